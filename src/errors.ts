@@ -1,0 +1,148 @@
+/**
+ * The family of failures that are expected. Peers, the edge and the SDK branch
+ * on `code`, never on the text; people read the text, which says what to do.
+ */
+
+/** What the receiver of a failure should do about it. */
+export type Remedy = "retry" | "redirect" | "reject";
+
+export type ErrorCode =
+  | "NOT_LEADER"
+  | "OUTCOME_UNKNOWN"
+  | "BUSY"
+  | "UNAVAILABLE"
+  | "INVALID_INPUT"
+  | "UNAUTHENTICATED"
+  | "FORBIDDEN"
+  | "NOT_FOUND"
+  | "WRONG_STATE"
+  | "PRECONDITION_FAILED"
+  | "TOO_LARGE"
+  | "REFUSED"
+  | "STALE_DATA_DIRECTORY"
+  | "DAMAGED"
+  | "UNSUPPORTED"
+  | "USAGE";
+
+export abstract class ClusterError extends Error {
+  abstract readonly code: ErrorCode;
+  abstract readonly remedy: Remedy;
+
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+/** This server does not lead the partition; nothing of the operation has happened or will. */
+export class NotLeaderError extends ClusterError {
+  readonly code = "NOT_LEADER";
+  readonly remedy = "redirect";
+  readonly partition: number;
+  /** Node id of the leader as far as the answerer knows; a hint. */
+  readonly leader: string | undefined;
+
+  constructor(partition: number, leader?: string, options?: ErrorOptions) {
+    super(
+      `this server does not lead partition ${partition}${leader ? `, ${leader.slice(0, 8)} does` : ""}`,
+      options,
+    );
+    this.partition = partition;
+    this.leader = leader;
+  }
+}
+
+/** The operation was handed over when leadership was lost: it may or may not have happened. */
+export class OutcomeUnknownError extends ClusterError {
+  readonly code = "OUTCOME_UNKNOWN";
+  readonly remedy = "retry";
+
+  constructor(what: string, options?: ErrorOptions) {
+    super(
+      `${what}: leadership changed meanwhile, it may or may not have happened; read before you repeat it`,
+      options,
+    );
+  }
+}
+
+/** A bound was reached before anything was written. */
+export class BusyError extends ClusterError {
+  readonly code = "BUSY";
+  readonly remedy = "retry";
+  readonly retryAfterMs: number;
+
+  constructor(what: string, retryAfterMs: number, options?: ErrorOptions) {
+    super(`${what} is at its limit; try again in ${retryAfterMs} ms`, options);
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** No majority, no route, or no answer within the deadline. A write may or may not have happened. */
+export class UnavailableError extends ClusterError {
+  readonly code = "UNAVAILABLE";
+  readonly remedy = "retry";
+}
+
+export type InputIssue = { readonly path: string; readonly message: string };
+
+/** Input that no retry will make valid. `issues` name the wrong fields, e.g. `scope.maxPages`. */
+export class InvalidInputError extends ClusterError {
+  readonly code = "INVALID_INPUT";
+  readonly remedy = "reject";
+  readonly issues: readonly InputIssue[];
+
+  constructor(message: string, issues: readonly InputIssue[] = [], options?: ErrorOptions) {
+    super(message, options);
+    this.issues = issues;
+  }
+}
+
+export class UnauthenticatedError extends ClusterError {
+  readonly code = "UNAUTHENTICATED";
+  readonly remedy = "reject";
+}
+
+export class ForbiddenError extends ClusterError {
+  readonly code = "FORBIDDEN";
+  readonly remedy = "reject";
+}
+
+/** Unknown, or not the asker's: the two are not told apart. */
+export class NotFoundError extends ClusterError {
+  readonly code = "NOT_FOUND";
+  readonly remedy = "reject";
+}
+
+export class WrongStateError extends ClusterError {
+  readonly code = "WRONG_STATE";
+  readonly remedy = "reject";
+}
+
+export class TooLargeError extends ClusterError {
+  readonly code = "TOO_LARGE";
+  readonly remedy = "reject";
+}
+
+/** A peer that must not be spoken to: another cluster, a revoked or unknown certificate, a role that may not. */
+export class RefusedError extends ClusterError {
+  readonly code = "REFUSED";
+  readonly remedy = "reject";
+}
+
+/** The data directory is an old copy: peers have seen a later start of this node. */
+export class StaleDataDirectoryError extends ClusterError {
+  readonly code = "STALE_DATA_DIRECTORY";
+  readonly remedy = "reject";
+}
+
+/** Bytes that can't be authenticated or decoded. Never the same as absent. */
+export class DamagedError extends ClusterError {
+  readonly code = "DAMAGED";
+  readonly remedy = "reject";
+}
+
+/** The person at the terminal asked for something that can't be done as written: exit code 2. */
+export class UsageError extends ClusterError {
+  readonly code = "USAGE";
+  readonly remedy = "reject";
+}

@@ -1,0 +1,221 @@
+/**
+ * What a person asks for: one crawl. Parsed where it enters (edge, CLI, SDK), once.
+ * An unknown field, or one that this version can't honour, is refused with its
+ * path: a crawl that silently ignored a wish would be worse than none.
+ */
+import { z } from "zod";
+
+const httpUrl = z
+  .string()
+  .max(2048, "a URL has at most 2,048 characters")
+  .refine((text) => {
+    try {
+      return ["http:", "https:"].includes(new URL(text).protocol);
+    } catch {
+      return false;
+    }
+  }, "must be an absolute http or https URL, e.g. https://example.org/");
+
+const ms = z.int().min(0);
+
+/** `/…/` is a regular expression for the linear-time engine, anything else a glob in which `*` matches any run of characters. */
+const pattern = z.string().min(1).max(1024);
+
+const scopeSchema = z.strictObject({
+  hosts: z
+    .union([
+      z.enum(["same-host", "same-domain", "any"]),
+      z.array(z.string().min(1).max(255)).min(1).max(1000),
+    ])
+    .default("same-host"),
+  include: z.array(pattern).max(100).default([]),
+  exclude: z.array(pattern).max(100).default([]),
+  maxDepth: z.int().min(0).max(1_000_000).default(5),
+  /** Counts results (status below 400); exact, cluster-wide. */
+  maxPages: z.int().min(1).max(1_000_000_000).default(1000),
+  followNofollow: z.boolean().default(false),
+  sortQuery: z.boolean().default(false),
+  dropTracking: z.boolean().default(false),
+  mergeSlashes: z.boolean().default(false),
+});
+
+const politenessSchema = z.strictObject({
+  robots: z.boolean().default(true),
+  delayMs: ms.max(3_600_000).default(1000),
+  concurrencyPerHost: z.int().min(1).max(64).default(1),
+  userAgent: z
+    .string()
+    .min(1)
+    .max(256)
+    .regex(/^[\x20-\x7e]+$/, "printable ASCII only")
+    .default("orbweaver/1.0 (+https://github.com/orbweaver)"),
+});
+
+const fetchSchema = z.strictObject({
+  headers: z.record(z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/), z.string().max(8192)).default({}),
+  timeoutMs: ms.min(100).max(300_000).default(30_000),
+  maxBytes: z.int().min(1024).max(104_857_600).default(10_485_760),
+  maxRedirects: z.int().min(0).max(50).default(10),
+  retries: z.int().min(0).max(20).default(3),
+  accept: z
+    .array(z.string().min(3).max(128))
+    .min(1)
+    .max(32)
+    .default(["text/html", "application/xhtml+xml", "application/json"]),
+});
+
+export const formatSchema = z.enum(["metadata", "text", "links", "html"]);
+export type Format = z.output<typeof formatSchema>;
+
+export interface RuleObject {
+  readonly css: string;
+  /** The attribute to take instead of the text. */
+  readonly attr?: string | undefined;
+  /** Every match instead of the first. */
+  readonly all?: boolean | undefined;
+  readonly type?: "text" | "number" | "integer" | "boolean" | "url" | "html" | undefined;
+  readonly required?: boolean | undefined;
+  /** Rules applied within each match; the value is then an object. */
+  readonly fields?: Readonly<Record<string, Rule>> | undefined;
+}
+/** `"css"`, `"css::text"`, `"css@attr"`, or an object. */
+export type Rule = string | RuleObject;
+
+export const fieldNameSchema = z
+  .string()
+  .min(1)
+  .max(128)
+  .refine((name) => !["__proto__", "constructor", "prototype"].includes(name), "is a reserved name");
+
+export const ruleSchema: z.ZodType<Rule> = z.lazy(() =>
+  z.union([
+    z.string().min(1).max(1024),
+    z.strictObject({
+      css: z.string().min(1).max(1024),
+      attr: z.string().min(1).max(128).optional(),
+      all: z.boolean().optional(),
+      type: z.enum(["text", "number", "integer", "boolean", "url", "html"]).optional(),
+      required: z.boolean().optional(),
+      fields: z.record(fieldNameSchema, ruleSchema).optional(),
+    }),
+  ]),
+);
+
+export const extractSchema = z
+  .record(fieldNameSchema, ruleSchema)
+  .refine((rules) => Object.keys(rules).length <= 200, "at most 200 fields");
+export type RuleSet = Readonly<Record<string, Rule>>;
+
+export const SEEDS_MAX = 10_000;
+
+export const jobSpecSchema = z.strictObject({
+  name: z.string().min(1).max(200).optional(),
+  seeds: z.array(httpUrl).min(1, "name at least one URL to start from").max(SEEDS_MAX),
+  scope: scopeSchema.prefault({}),
+  politeness: politenessSchema.prefault({}),
+  fetch: fetchSchema.prefault({}),
+  extract: extractSchema.default({}),
+  formats: z.array(formatSchema).default(["metadata"]),
+  priority: z.int().min(-1_000_000).max(1_000_000).default(0),
+  ttlDays: z.int().min(1).max(3650).default(30),
+});
+
+/** As people write it: everything but `seeds` may be left out. */
+export type JobSpecInput = z.input<typeof jobSpecSchema>;
+/** As the cluster keeps it: every setting filled in. */
+export type JobSpec = z.output<typeof jobSpecSchema>;
+export type Scope = JobSpec["scope"];
+
+export const jobStatusSchema = z.enum(["queued", "running", "paused", "completed", "failed", "cancelled"]);
+export type JobStatus = z.output<typeof jobStatusSchema>;
+
+export interface Waiting {
+  readonly host: string;
+  /** Milliseconds since the Unix epoch. */
+  readonly until: number;
+  readonly reason: string;
+}
+
+/** Always `discovered = done + failed + skipped + pending`. */
+export interface JobStats {
+  readonly discovered: number;
+  readonly done: number;
+  readonly failed: number;
+  readonly skipped: number;
+  readonly pending: number;
+  readonly results: number;
+  /** Bytes of bodies received, after decompression. */
+  readonly bytes: number;
+  readonly pagesPerSecond: number;
+  readonly waitingOn: readonly Waiting[];
+  /** Pages settled by each server's runners, by node id: who does the work. */
+  readonly servers: Readonly<Record<string, number>>;
+}
+
+/** Times are ISO 8601 in UTC. */
+export interface Job {
+  readonly id: string;
+  readonly name: string | null;
+  readonly owner: string;
+  readonly status: JobStatus;
+  readonly spec: JobSpec;
+  readonly stats: JobStats;
+  readonly createdAt: string;
+  readonly startedAt: string | null;
+  readonly finishedAt: string | null;
+  readonly error?: string;
+}
+
+export interface Link {
+  readonly url: string;
+  readonly text: string;
+  readonly rel: string;
+}
+
+export interface Metadata {
+  readonly title: string | null;
+  readonly description: string | null;
+  readonly language: string | null;
+  readonly canonical: string | null;
+}
+
+export type FieldValue =
+  | string
+  | number
+  | boolean
+  | null
+  | readonly FieldValue[]
+  | { readonly [field: string]: FieldValue };
+
+export interface Result {
+  /** Canonical. */
+  readonly url: string;
+  readonly finalUrl: string;
+  readonly key: string;
+  readonly status: number;
+  readonly contentType: string | null;
+  readonly fetchedAt: string;
+  readonly depth: number;
+  readonly parent: string | null;
+  /** How many times the page was handed out until this result, from 1. */
+  readonly attempt: number;
+  readonly durationMs: number;
+  readonly bytes: number;
+  readonly sha256: string;
+  readonly data: Readonly<Record<string, FieldValue>>;
+  /** Rules that could not be applied to this page. */
+  readonly fieldErrors?: readonly { readonly field: string; readonly message: string }[];
+  readonly metadata?: Metadata;
+  readonly text?: string;
+  readonly links?: readonly Link[];
+  readonly html?: string;
+}
+
+export interface Failure {
+  readonly url: string;
+  readonly key: string;
+  readonly reason: string;
+  readonly status: number | null;
+  readonly attempts: number;
+  readonly failedAt: string;
+}

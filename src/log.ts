@@ -1,0 +1,68 @@
+/**
+ * One line per event on standard error: JSON for machines, text on a terminal.
+ * Fields hold ids and keys, never URLs, names of people, or tokens.
+ */
+import pino from "pino";
+
+export const LOG_LEVELS = ["debug", "info", "warn", "error", "silent"] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export interface Log {
+  debug(event: string, fields?: object): void;
+  info(event: string, fields?: object): void;
+  warn(event: string, fields?: object): void;
+  /** `fields.error`, when given, is an Error: its message and stack are kept. */
+  error(event: string, fields?: object): void;
+  /** The same log with `fields` on every line. */
+  child(fields: object): Log;
+}
+
+export function createLog(options: {
+  level: LogLevel;
+  /** Lines for people instead of JSON. */
+  text: boolean;
+  fields?: object;
+  write?: (line: string) => void;
+}): Log {
+  const write = options.write ?? ((line: string) => void process.stderr.write(line));
+  const logger = pino(
+    {
+      level: options.level,
+      base: options.fields ?? {},
+      messageKey: "event",
+      timestamp: () => `,"time":"${new Date().toISOString()}"`,
+      formatters: { level: (label) => ({ level: label }) },
+      serializers: { error: pino.stdSerializers.err },
+    },
+    { write: options.text ? (line: string) => write(readable(line)) : write },
+  );
+  return wrap(logger);
+}
+
+function wrap(logger: pino.Logger): Log {
+  return {
+    debug: (event, fields) => logger.debug(fields ?? {}, event),
+    info: (event, fields) => logger.info(fields ?? {}, event),
+    warn: (event, fields) => logger.warn(fields ?? {}, event),
+    error: (event, fields) => logger.error(fields ?? {}, event),
+    child: (fields) => wrap(logger.child(fields)),
+  };
+}
+
+function readable(line: string): string {
+  const { time, level, event, ...fields } = JSON.parse(line) as {
+    time: string;
+    level: string;
+    event: string;
+  };
+  const rest = Object.entries(fields)
+    .map(([name, value]) => `${name}=${text(value)}`)
+    .join(" ");
+  return `${time.slice(11, 23)} ${level.padEnd(5)} ${event}${rest === "" ? "" : `  ${rest}`}\n`;
+}
+
+function text(value: unknown): string {
+  if (typeof value === "string") return /^[0-9a-f]{40}$/.test(value) ? value.slice(0, 8) : value;
+  if (typeof value === "object" && value !== null && "message" in value) return String(value.message);
+  return JSON.stringify(value);
+}

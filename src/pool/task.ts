@@ -1,0 +1,122 @@
+/**
+ * What goes to the scraping process and what comes back. Plain data: it crosses
+ * a process border by structured clone, and a server border as msgpack.
+ */
+
+/** One request, its decoding, its extraction, its links. The worker keeps nothing between two of them. */
+export interface ScrapeTask {
+  readonly kind: "page";
+  /** Canonical. */
+  readonly url: string;
+  readonly key: string;
+  readonly userAgent: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly timeoutMs: number;
+  /** Of the body, both on the wire and inflated. */
+  readonly maxBytes: number;
+  readonly accept: readonly string[];
+  /** Rules as in the job's `extract`. */
+  readonly extract: Readonly<Record<string, unknown>>;
+  readonly formats: readonly string[];
+  /** Null: the page's links are of no interest (greatest depth reached). */
+  readonly links: LinkPolicy | null;
+  /** CIDRs beside public unicast that may be connected to. */
+  readonly allowAddresses: readonly string[];
+  /** The body is wanted, compressed with zstd. */
+  readonly keepBody: boolean;
+}
+
+/** How a worker tells which links to report. */
+export interface LinkPolicy {
+  /** Exact hosts, or "*.example.org" for any host below it; null: any host. */
+  readonly hosts: readonly string[] | null;
+  readonly include: readonly string[];
+  readonly exclude: readonly string[];
+  readonly followNofollow: boolean;
+  readonly sortQuery: boolean;
+  readonly dropTracking: boolean;
+  readonly mergeSlashes: boolean;
+}
+
+export interface RobotsTask {
+  readonly kind: "robots";
+  /** `scheme://host:port` */
+  readonly origin: string;
+  readonly userAgent: string;
+  readonly timeoutMs: number;
+  readonly allowAddresses: readonly string[];
+}
+
+export type Task = ScrapeTask | RobotsTask;
+
+/** A link in scope, canonical, once per page. */
+export interface FoundLink {
+  readonly url: string;
+  readonly key: string;
+  /** Lower case, A-label, without port and brackets: the placement of its page. */
+  readonly host: string;
+}
+
+export interface PageReport {
+  readonly kind: "page";
+  readonly status: number;
+  readonly finalUrl: string;
+  readonly contentType: string | null;
+  /** Inflated. */
+  readonly bytes: number;
+  /** Of the inflated body, hex. */
+  readonly sha256: string;
+  readonly durationMs: number;
+  /** Until the response's head had arrived. */
+  readonly latencyMs: number;
+  readonly data: Readonly<Record<string, unknown>>;
+  readonly fieldErrors: readonly { readonly field: string; readonly message: string }[];
+  readonly metadata?: {
+    title: string | null;
+    description: string | null;
+    language: string | null;
+    canonical: string | null;
+  };
+  readonly text?: string;
+  readonly links?: readonly { url: string; text: string; rel: string }[];
+  readonly html?: string;
+  readonly found: readonly FoundLink[];
+  /** zstd, when `keepBody`. */
+  readonly body?: Uint8Array;
+}
+
+export type Report =
+  | PageReport
+  /** 301, 302, 303, 307, 308 with a usable Location. `target` is canonical; whether it is in scope is for the asker to judge. */
+  | {
+      readonly kind: "redirect";
+      readonly status: number;
+      readonly target: FoundLink;
+      readonly latencyMs: number;
+    }
+  /** Any status of 400 or above, or a 3xx without a usable Location. */
+  | {
+      readonly kind: "refused";
+      readonly status: number;
+      readonly reason: string;
+      readonly retryAfterMs: number | null;
+      readonly latencyMs: number;
+    }
+  /** No usable answer. `retryable`: another try may go better (time-out, reset, DNS); not so for a blocked address or a body too large. */
+  | { readonly kind: "broken"; readonly reason: string; readonly retryable: boolean }
+  /** `status` 0: unreachable. Redirects (up to 5) were followed; text is cut at 500 KiB. */
+  | {
+      readonly kind: "robots";
+      readonly status: number;
+      readonly text: string;
+      readonly retryAfterMs: number | null;
+      readonly latencyMs: number;
+    };
+
+/** How one task ended, seen from the server that ran it. */
+export type TaskEnd =
+  | { readonly kind: "report"; readonly report: Report }
+  /** Nothing was sent to the site. */
+  | { readonly kind: "notStarted"; readonly reason: string }
+  /** The scraping process died while this task ran; `alone`: it was the only one in flight. */
+  | { readonly kind: "died"; readonly alone: boolean };
