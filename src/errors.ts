@@ -141,6 +141,18 @@ export class DamagedError extends ClusterError {
   readonly remedy = "reject";
 }
 
+/** The entry is not the one that the caller named: read it again before changing it. */
+export class PreconditionFailedError extends ClusterError {
+  readonly code = "PRECONDITION_FAILED";
+  readonly remedy = "reject";
+}
+
+/** A kind of message or a procedure of a later version; nothing happened. */
+export class UnsupportedError extends ClusterError {
+  readonly code = "UNSUPPORTED";
+  readonly remedy = "reject";
+}
+
 /** The person at the terminal asked for something that can't be done as written: exit code 2. */
 export class UsageError extends ClusterError {
   readonly code = "USAGE";
