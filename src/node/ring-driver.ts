@@ -1,0 +1,374 @@
+/**
+ * Runs this server's `Ring`: owns its clock, its timer and its randomness, and
+ * turns its effects into messages, events and settled promises.
+ */
+import { EventEmitter } from "node:events";
+import { UnavailableError } from "../errors.ts";
+import type { Log } from "../log.ts";
+import type { PeerRef, PeerSender } from "../peer/transport.ts";
+import { type Identifier, isNodeId, type NodeId, nodeIdOf } from "../ring/identifier.ts";
+import type { Found } from "../ring/lookup.ts";
+import type { ContactRecord, Member } from "../ring/member.ts";
+import type { RingMessage } from "../ring/message.ts";
+import { Ring, type RingEffect } from "../ring/ring.ts";
+
+const TICK_MS = 25;
+const CONTACTS_MAX = 1024;
+const CONTACTS_MS = 1000;
+/** A restarted server that finds no member within this time stands alone; rings merge later. */
+const ALONE_AFTER_MS = 3000;
+const LOOKUP_ATTEMPTS = 3;
+const LOOKUP_PAUSE_MS = 200;
+
+interface Waiting<T> {
+  resolve(value: T): void;
+  reject(error: Error): void;
+}
+
+export interface RingView {
+  readonly predecessor: NodeId | null;
+  readonly successors: readonly NodeId[];
+  readonly fingers: readonly NodeId[];
+  readonly watched: readonly {
+    readonly nodeId: NodeId;
+    readonly suspected: boolean;
+    readonly reachable: boolean;
+    readonly lastHeardMsAgo: number;
+    readonly rttMs: number | undefined;
+  }[];
+}
+
+interface RingEvents {
+  suspected: [nodeId: NodeId];
+  alive: [nodeId: NodeId];
+  /** Neighbours or members are others than before. */
+  changed: [];
+}
+
+export class RingDriver extends EventEmitter<RingEvents> {
+  readonly self: Member;
+  readonly #ring: Ring;
+  readonly #send: (to: PeerRef, message: RingMessage) => void;
+  readonly #onContacts: (list: ContactRecord[]) => void;
+  readonly #led: Led;
+  readonly #log: Log;
+  readonly #timer: NodeJS.Timeout;
+  // The ring counts in this process's running time, records in time since the epoch.
+  readonly #epochMs = Date.now() - performance.now();
+  readonly #lookups = new Map<number, Waiting<Found>>();
+  readonly #choices = new Map<number, Waiting<NodeId>>();
+  #joins: Waiting<void>[] = [];
+  #nextRequest = 1;
+  #contactsDueMs = 0;
+  #areContactsStale = false;
+  #isVisible = false;
+  #isStopped = false;
+
+  constructor(options: {
+    self: Member;
+    send(to: PeerRef, message: RingMessage): void;
+    /** Numbers in [0, 1). */
+    random: () => number;
+    log: Log;
+    settings: { ringSuccessors: number; suspectAfterMs: number };
+    /** As `onContacts` gave them last; `seenMs` since the Unix epoch. */
+    contacts: readonly ContactRecord[];
+    /** Called at most once a second, with what is to be kept for the next start. */
+    onContacts(list: ContactRecord[]): void;
+    led: Led;
+  }) {
+    super();
+    this.self = options.self;
+    this.#send = options.send;
+    this.#onContacts = options.onContacts;
+    this.#led = options.led;
+    this.#log = options.log;
+    this.#ring = new Ring({
+      self: options.self,
+      settings: {
+        successors: options.settings.ringSuccessors,
+        suspectAfterMs: options.settings.suspectAfterMs,
+        contactsMax: CONTACTS_MAX,
+      },
+      random: options.random,
+      contacts: options.contacts.map((record) => ({ ...record, seenMs: record.seenMs - this.#epochMs })),
+      nowMs: performance.now(),
+    });
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+  }
+
+  get isMember(): boolean {
+    return this.#ring.isMember;
+  }
+
+  /** Ring of one: the first server of a cluster. */
+  bootstrap(): void {
+    this.#perform(this.#ring.bootstrap(performance.now()));
+  }
+
+  /**
+   * A new server: resolves when others see it as a member of the ring. Tries
+   * until it is, or `signal` aborts.
+   *
+   * @throws {UnavailableError} aborted, or this server stopped.
+   */
+  async join(contacts: readonly PeerRef[], signal?: AbortSignal): Promise<void> {
+    const members = contacts
+      .filter((contact) => contact.nodeId !== this.self.nodeId)
+      .flatMap(({ nodeId, address }) =>
+        isNodeId(nodeId) ? [{ nodeId, address, zone: "", incarnation: 0, instance: "" }] : [],
+      );
+    await this.#join(members, Number.POSITIVE_INFINITY, signal);
+  }
+
+  /** A restarted server: joins through the contacts that it kept; alone, when no member answers within 3 s. */
+  async rejoin(): Promise<void> {
+    const contacts = this.#ring.contacts().sort((a, b) => b.seenMs - a.seenMs);
+    await this.#join(contacts, contacts.length === 0 ? 0 : ALONE_AFTER_MS);
+  }
+
+  receive(from: PeerSender, message: RingMessage): void {
+    const { nodeId } = from;
+    if (this.#isStopped || !isNodeId(nodeId)) return;
+    const carriesLed = message.kind === "ping" || message.kind === "pong";
+    if (carriesLed && message.led.byteLength > 0) {
+      this.#led.incoming(nodeId, from.incarnation, message.led);
+    }
+    this.#perform(this.#ring.step({ ...from, nodeId }, message, performance.now()));
+  }
+
+  /** A sign of life by a message that is not the ring's. */
+  heard(nodeId: string, incarnation: number): void {
+    if (this.#isStopped || !isNodeId(nodeId)) return;
+    this.#perform(this.#ring.heard(nodeId, incarnation, performance.now()));
+  }
+
+  /** A connection to that node's address was refused. */
+  refused(nodeId: string): void {
+    if (this.#isStopped || !isNodeId(nodeId)) return;
+    this.#perform(this.#ring.refused(nodeId, performance.now()));
+  }
+
+  /** Everyone known and not suspected: self, neighbours, watched, fingers; in ring order from self. */
+  members(): Member[] {
+    return this.#ring.members();
+  }
+
+  /** Where a node ever heard of listens; says nothing about whether it lives. */
+  member(nodeId: NodeId): Member | undefined {
+    return this.#ring.member(nodeId);
+  }
+
+  /** Of a node that is not watched nothing is known: false. */
+  isSuspected(nodeId: NodeId): boolean {
+    return this.#ring.isSuspected(nodeId);
+  }
+
+  /** False when it answers none of our questions, though others may well reach it. */
+  isReachable(nodeId: NodeId): boolean {
+    return this.#ring.isReachable(nodeId);
+  }
+
+  /**
+   * The first `count` distinct live nodes at or after `point`, from the own view;
+   * all, when the ring has fewer. Undefined when the view does not reach so far.
+   */
+  successorsOfLocally(point: Identifier, count: number): Member[] | undefined {
+    return this.#ring.successorsOf(nodeIdOf(point), count);
+  }
+
+  /**
+   * The same, asking others when needed. `hops`: messages that lay on the way; `path`: who answered.
+   *
+   * @throws {UnavailableError} no owner of `point` answered.
+   */
+  async successorsOf(
+    point: Identifier,
+    count: number,
+  ): Promise<{ members: Member[]; hops: number; path: NodeId[] }> {
+    const found = await this.#lookup(nodeIdOf(point));
+    const members = [found.owner, ...found.successors].filter((member) => !this.isSuspected(member.nodeId));
+    return { members: members.slice(0, count), hops: found.hops, path: [...found.path] };
+  }
+
+  /**
+   * A point for a new node: the middle of the largest arc in a sample of the
+   * circle, reserved with its owner for 10 s. Run by a member on behalf of the
+   * one that is to join; never gives one point twice within those 10 s.
+   *
+   * @throws {UnavailableError} this server is no member, or no owner answered.
+   */
+  chooseIdentifier(): Promise<NodeId> {
+    return new Promise((resolve, reject) => {
+      const request = this.#nextRequest++;
+      this.#choices.set(request, { resolve, reject });
+      this.#perform(this.#ring.choose(request, performance.now()));
+    });
+  }
+
+  /** Replaces the set of nodes that share a replica group with this one. */
+  watch(nodeIds: Iterable<NodeId>): void {
+    this.#perform(this.#ring.watch(nodeIds, performance.now()));
+  }
+
+  /** What `led.outgoing` gives has changed: watched peers hear it with the next tick, not only with the next ping. */
+  ledChanged(): void {
+    this.#ring.tellAll();
+  }
+
+  /** @param load tasks running and waiting per scrape thread. */
+  setLoad(load: number): void {
+    this.#ring.load = load;
+  }
+
+  loadOf(nodeId: NodeId): number | undefined {
+    return this.#ring.loadOf(nodeId);
+  }
+
+  /** Says goodbye to those around. What was sent may still be on its way. */
+  async leave(): Promise<void> {
+    this.#perform(this.#ring.leave(performance.now()));
+  }
+
+  view(): RingView {
+    return {
+      predecessor: this.#ring.predecessor?.nodeId ?? null,
+      successors: this.#ring.successors.map((member) => member.nodeId),
+      fingers: this.#ring.fingers.map((member) => member.nodeId),
+      watched: this.#ring.watched(performance.now()),
+    };
+  }
+
+  stop(): void {
+    if (this.#isStopped) return;
+    this.#isStopped = true;
+    clearInterval(this.#timer);
+    if (this.#areContactsStale) this.#keepContacts();
+    const error = new UnavailableError("this server is stopping; ask another one");
+    for (const waiting of [...this.#lookups.values(), ...this.#choices.values(), ...this.#joins]) {
+      waiting.reject(error);
+    }
+    this.#lookups.clear();
+    this.#choices.clear();
+    this.#joins = [];
+  }
+
+  async #join(contacts: readonly Member[], aloneAfterMs: number, signal?: AbortSignal): Promise<void> {
+    if (this.#isVisible) return;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#joins.push({ resolve, reject });
+    const abort = () => {
+      reject(new UnavailableError("joining the ring was given up", { cause: signal?.reason }));
+    };
+    if (signal?.aborted) abort();
+    signal?.addEventListener("abort", abort, { once: true });
+    try {
+      this.#perform(this.#ring.join(contacts, aloneAfterMs, performance.now()));
+      await promise;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  async #lookup(point: NodeId): Promise<Found> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#lookupOnce(point);
+      } catch (error) {
+        if (attempt >= LOOKUP_ATTEMPTS || this.#isStopped) throw error;
+        await new Promise((resolve) => setTimeout(resolve, LOOKUP_PAUSE_MS));
+      }
+    }
+  }
+
+  #lookupOnce(point: NodeId): Promise<Found> {
+    return new Promise((resolve, reject) => {
+      const request = this.#nextRequest++;
+      this.#lookups.set(request, { resolve, reject });
+      this.#perform(this.#ring.lookup(request, point, performance.now()));
+    });
+  }
+
+  #tick(): void {
+    const nowMs = performance.now();
+    this.#perform(this.#ring.tick(nowMs));
+    if (this.#areContactsStale && nowMs >= this.#contactsDueMs) {
+      this.#contactsDueMs = nowMs + CONTACTS_MS;
+      this.#keepContacts();
+    }
+  }
+
+  #keepContacts(): void {
+    this.#areContactsStale = false;
+    this.#onContacts(
+      this.#ring
+        .contacts()
+        .map((record) => ({ ...record, seenMs: Math.round(record.seenMs + this.#epochMs) })),
+    );
+  }
+
+  #perform(effects: readonly RingEffect[]): void {
+    let isChanged = false;
+    for (const effect of effects) {
+      switch (effect.kind) {
+        case "send":
+          this.#deliver(effect.to, effect.message);
+          break;
+        case "suspected":
+          this.#log.warn("ring.suspected", { peer: effect.nodeId });
+          this.emit("suspected", effect.nodeId);
+          break;
+        case "alive":
+          this.#log.info("ring.alive", { peer: effect.nodeId });
+          this.emit("alive", effect.nodeId);
+          break;
+        case "changed":
+          isChanged = true;
+          break;
+        case "joined":
+          this.#isVisible = true;
+          for (const waiting of this.#joins.splice(0)) waiting.resolve();
+          break;
+        case "found":
+          this.#settle(this.#lookups, effect.request)?.resolve(effect.found);
+          break;
+        case "lost":
+          this.#settle(this.#lookups, effect.request)?.reject(
+            new UnavailableError("no owner of that point of the ring answered; try again"),
+          );
+          break;
+        case "chosen":
+          this.#settle(this.#choices, effect.request)?.resolve(effect.point);
+          break;
+        case "notChosen":
+          this.#settle(this.#choices, effect.request)?.reject(
+            new UnavailableError("no place on the ring could be reserved; try again"),
+          );
+          break;
+        case "contacts":
+          this.#areContactsStale = true;
+          break;
+      }
+    }
+    if (isChanged) this.emit("changed");
+  }
+
+  #settle<T>(waiting: Map<number, Waiting<T>>, request: number): Waiting<T> | undefined {
+    const found = waiting.get(request);
+    waiting.delete(request);
+    return found;
+  }
+
+  #deliver(to: PeerRef & { nodeId: NodeId }, message: RingMessage): void {
+    const carriesLed = message.kind === "ping" || message.kind === "pong";
+    const whole = carriesLed ? { ...message, led: this.#led.outgoing(to.nodeId) } : message;
+    this.#send({ nodeId: to.nodeId, address: to.address }, whole);
+  }
+}
+
+/** Bytes that travel with pings and their answers; what they mean is their owner's business. */
+interface Led {
+  /** What `peer` should know now. May be empty. */
+  outgoing(peer: NodeId): Uint8Array;
+  incoming(peer: NodeId, incarnation: number, bytes: Uint8Array): void;
+}

@@ -1,0 +1,342 @@
+/**
+ * Who is alive nearby. Watched are the neighbours on the ring, the fingers in
+ * use and those that share a replica group, never everybody.
+ *
+ * Silence alone suspects nobody: up to three others are asked for a second
+ * opinion from a fresh ping, as in SWIM (Das, Gupta, Motivala, DSN 2002). Alive
+ * (it speaks) and reachable (it answers us) are kept apart: a cable that is cut
+ * in one direction must neither kill a node nor freeze the ring around it.
+ */
+import type { NodeId } from "./identifier.ts";
+import type { Member } from "./member.ts";
+import { RoundTrip } from "./round-trip.ts";
+
+/** A ping goes to those silent, or not spoken to, for this long. */
+const PING_MS = 250;
+/** The higher node of a pair lets the lower one ping first: one exchange serves both. */
+const PING_MS_LOWER = 225;
+/** Only an answer to a question of our own shows that a peer is reachable. */
+const OWN_PING_MS = 1000;
+const SUSPECTED_PING_MS = 1000;
+const SILENT_MS = 800;
+const PROBING_MS = 400;
+/** Above this many watched, suspicion takes a quarter longer. */
+const WATCHED_FEW = 16;
+const WATCHED_MANY_FACTOR = 1.25;
+const PROBERS = 3;
+const REFUSALS_WITHIN_MS = 100;
+const UNREACHABLE_MS = 2000;
+const UNREACHABLE_FAILURES = 4;
+/** How long a verdict outlives watching. */
+const VERDICT_MS = 2000;
+
+interface Probing {
+  readonly sinceMs: number;
+  /** How many said that they can't reach it either. */
+  denials: number;
+}
+
+class Peer {
+  member: Member;
+  /** Last sign of life, its own or by a second opinion. */
+  heardMs: number;
+  /** Last message of its own. */
+  spokeMs = Number.NEGATIVE_INFINITY;
+  answeredMs: number;
+  failures = 0;
+  isSuspected = false;
+  isWatched = true;
+  lapsesMs = Number.POSITIVE_INFINITY;
+  pingedMs = Number.NEGATIVE_INFINITY;
+  /** When a ping or a pong last went there. */
+  toldMs = Number.NEGATIVE_INFINITY;
+  load: number | undefined;
+  refusedMs = Number.NEGATIVE_INFINITY;
+  isDead = false;
+  probing: Probing | undefined;
+  readonly roundTrip = new RoundTrip();
+
+  constructor(member: Member, nowMs: number) {
+    this.member = member;
+    this.heardMs = nowMs;
+    this.answeredMs = nowMs;
+  }
+}
+
+export interface PeerView {
+  readonly nodeId: NodeId;
+  readonly suspected: boolean;
+  readonly reachable: boolean;
+  readonly lastHeardMsAgo: number;
+  readonly rttMs: number | undefined;
+}
+
+/** What the detector asks of its ring. */
+export interface Detection {
+  ping(to: Member): void;
+  /** Asks `prober` for its opinion on `target`; the answer comes back through `opinion`. */
+  probe(prober: Member, target: Member): void;
+  suspected(nodeId: NodeId): void;
+  alive(nodeId: NodeId): void;
+}
+
+export class FailureDetector {
+  readonly #self: NodeId;
+  readonly #suspectAfterMs: number;
+  readonly #random: () => number;
+  readonly #detection: Detection;
+  readonly #peers = new Map<NodeId, Peer>();
+  #watchedCount = 0;
+  /** Of all peers, for those never measured. */
+  readonly #roundTrip = new RoundTrip();
+
+  constructor(options: {
+    self: NodeId;
+    suspectAfterMs: number;
+    random: () => number;
+    detection: Detection;
+  }) {
+    this.#self = options.self;
+    this.#suspectAfterMs = options.suspectAfterMs;
+    this.#random = options.random;
+    this.#detection = options.detection;
+  }
+
+  /** Replaces the set of watched nodes. One that is new to it gets the full time to speak. */
+  watch(members: ReadonlyMap<NodeId, Member>, nowMs: number): void {
+    for (const [nodeId, peer] of this.#peers) {
+      if (!peer.isWatched || members.has(nodeId)) continue;
+      peer.isWatched = false;
+      peer.probing = undefined;
+      peer.lapsesMs = nowMs + VERDICT_MS;
+    }
+    for (const [nodeId, member] of members) {
+      const peer = this.#peers.get(nodeId);
+      if (peer === undefined) {
+        this.#peers.set(nodeId, new Peer(member, nowMs));
+      } else if (!peer.isWatched) {
+        peer.isWatched = true;
+        peer.lapsesMs = Number.POSITIVE_INFINITY;
+        peer.heardMs = nowMs;
+        peer.answeredMs = nowMs;
+        peer.failures = 0;
+      }
+    }
+    this.#watchedCount = members.size;
+  }
+
+  isWatched(nodeId: NodeId): boolean {
+    return this.#peers.get(nodeId)?.isWatched === true;
+  }
+
+  isSuspected(nodeId: NodeId): boolean {
+    return this.#peers.get(nodeId)?.isSuspected === true;
+  }
+
+  /** False when it answered none of our last questions, though it may well be alive. */
+  isReachable(nodeId: NodeId, nowMs: number): boolean {
+    const peer = this.#peers.get(nodeId);
+    return peer === undefined || isReachable(peer, nowMs);
+  }
+
+  loadOf(nodeId: NodeId): number | undefined {
+    return this.#peers.get(nodeId)?.load;
+  }
+
+  roundTripOf(nodeId: NodeId): RoundTrip {
+    const own = this.#peers.get(nodeId)?.roundTrip;
+    return own?.meanMs === undefined ? this.#roundTrip : own;
+  }
+
+  /** Whether it spoke itself within the last `ms`. */
+  hasSpokenWithin(nodeId: NodeId, ms: number, nowMs: number): boolean {
+    const peer = this.#peers.get(nodeId);
+    return peer !== undefined && nowMs - peer.spokeMs <= ms;
+  }
+
+  /** Any message is a sign of life. */
+  heard(nodeId: NodeId, nowMs: number): void {
+    const peer = this.#peers.get(nodeId);
+    if (peer === undefined) return;
+    peer.spokeMs = nowMs;
+    this.#lives(peer, nowMs);
+  }
+
+  /** A question of ours was answered. */
+  answered(nodeId: NodeId, tookMs: number, nowMs: number): void {
+    this.#roundTrip.measured(tookMs);
+    const peer = this.#peers.get(nodeId);
+    if (peer === undefined) return;
+    peer.roundTrip.measured(tookMs);
+    peer.answeredMs = nowMs;
+    peer.failures = 0;
+  }
+
+  unanswered(nodeId: NodeId): void {
+    const peer = this.#peers.get(nodeId);
+    if (peer !== undefined) peer.failures++;
+  }
+
+  /** A ping or a pong goes there now. */
+  told(nodeId: NodeId, nowMs: number): void {
+    const peer = this.#peers.get(nodeId);
+    if (peer !== undefined) peer.toldMs = nowMs;
+  }
+
+  loaded(nodeId: NodeId, load: number): void {
+    const peer = this.#peers.get(nodeId);
+    if (peer !== undefined) peer.load = load;
+  }
+
+  renew(member: Member): void {
+    const peer = this.#peers.get(member.nodeId);
+    if (peer !== undefined) peer.member = member;
+  }
+
+  /**
+   * A connection was refused: nothing listens there. Twice within 100 ms means
+   * that the process died; one outside opinion then suffices.
+   */
+  refused(nodeId: NodeId, nowMs: number): void {
+    const peer = this.#peers.get(nodeId);
+    if (peer === undefined || !peer.isWatched || peer.isSuspected) return;
+    const isSecond = nowMs - peer.refusedMs <= REFUSALS_WITHIN_MS;
+    peer.refusedMs = nowMs;
+    // The next tick pings again, to be refused again or to learn that it was a hiccup.
+    if (!isSecond) peer.pingedMs = Number.NEGATIVE_INFINITY;
+    else if (!peer.isDead) {
+      peer.isDead = true;
+      if (peer.probing === undefined) this.#startProbing(peer, nowMs);
+      else if (peer.probing.denials > 0) this.#suspect(peer);
+    }
+  }
+
+  /** What a prober found out about `target`. */
+  opinion(target: NodeId, isAlive: boolean, nowMs: number): void {
+    const peer = this.#peers.get(target);
+    if (peer === undefined || !peer.isWatched) return;
+    if (isAlive) {
+      this.#lives(peer, nowMs);
+      return;
+    }
+    if (peer.probing === undefined) return;
+    peer.probing.denials++;
+    if (peer.isDead && !peer.isSuspected) this.#suspect(peer);
+  }
+
+  /** It said goodbye: watched no more, and no verdict is kept. */
+  forget(nodeId: NodeId): void {
+    this.#peers.delete(nodeId);
+  }
+
+  /** This process itself stood still: what it did not hear in the meantime says nothing. */
+  stoodStill(ms: number, isLong: boolean, nowMs: number): void {
+    for (const peer of this.#peers.values()) {
+      peer.heardMs = isLong ? Math.max(peer.heardMs, nowMs) : Math.min(nowMs, peer.heardMs + ms);
+      if (isLong) {
+        peer.answeredMs = nowMs;
+        peer.failures = 0;
+        peer.probing = undefined;
+      }
+    }
+  }
+
+  /** What is told with pings has changed: each watched peer gets one at the next tick. */
+  tellAll(): void {
+    for (const peer of this.#peers.values()) {
+      if (peer.isWatched && !peer.isSuspected) peer.pingedMs = Number.NEGATIVE_INFINITY;
+    }
+  }
+
+  tick(nowMs: number): void {
+    const suspectAfterMs =
+      this.#watchedCount > WATCHED_FEW ? this.#suspectAfterMs * WATCHED_MANY_FACTOR : this.#suspectAfterMs;
+    const silentMs = Math.min(SILENT_MS, (this.#suspectAfterMs * 2) / 3);
+    const probingMs = Math.min(PROBING_MS, this.#suspectAfterMs / 3);
+    for (const [nodeId, peer] of this.#peers) {
+      if (!peer.isWatched) {
+        if (nowMs >= peer.lapsesMs) this.#peers.delete(nodeId);
+        continue;
+      }
+      const silence = nowMs - peer.heardMs;
+      if (this.#isPingDue(peer, silence, nowMs)) {
+        peer.pingedMs = nowMs;
+        this.#detection.ping(peer.member);
+      }
+      if (peer.isSuspected) continue;
+      if (peer.probing === undefined) {
+        if (silence >= silentMs) this.#startProbing(peer, nowMs);
+      } else if (silence >= suspectAfterMs && nowMs - peer.probing.sinceMs >= probingMs) {
+        this.#suspect(peer);
+      }
+    }
+  }
+
+  /** Of the watched. */
+  view(nowMs: number): PeerView[] {
+    return [...this.#peers.values()]
+      .filter((peer) => peer.isWatched)
+      .map((peer) => ({
+        nodeId: peer.member.nodeId,
+        suspected: peer.isSuspected,
+        reachable: isReachable(peer, nowMs),
+        lastHeardMsAgo: nowMs - peer.heardMs,
+        rttMs: peer.roundTrip.meanMs,
+      }));
+  }
+
+  /** Watched members that are not suspected. */
+  live(): Member[] {
+    const live: Member[] = [];
+    for (const peer of this.#peers.values()) {
+      if (peer.isWatched && !peer.isSuspected) live.push(peer.member);
+    }
+    return live;
+  }
+
+  #isPingDue(peer: Peer, silence: number, nowMs: number): boolean {
+    const since = nowMs - peer.pingedMs;
+    if (peer.isSuspected) return since >= SUSPECTED_PING_MS;
+    const pingMs = this.#self < peer.member.nodeId ? PING_MS_LOWER : PING_MS;
+    if (since < pingMs) return false;
+    return silence >= pingMs || nowMs - peer.toldMs >= pingMs || since >= OWN_PING_MS || peer.failures > 0;
+  }
+
+  #startProbing(peer: Peer, nowMs: number): void {
+    peer.probing = { sinceMs: nowMs, denials: 0 };
+    const others: Peer[] = [];
+    for (const other of this.#peers.values()) {
+      if (other !== peer && other.isWatched && !other.isSuspected && isReachable(other, nowMs)) {
+        others.push(other);
+      }
+    }
+    // Those just heard first: a prober that is dead as well has no opinion.
+    others.sort((a, b) => Math.floor((nowMs - a.heardMs) / 500) - Math.floor((nowMs - b.heardMs) / 500));
+    const fresh = others.filter((other) => nowMs - other.heardMs < 500);
+    const pool = fresh.length >= PROBERS ? fresh : others;
+    for (let i = 0; i < PROBERS && pool.length > 0; i++) {
+      const at = fresh.length >= PROBERS ? Math.floor(this.#random() * pool.length) : 0;
+      const [prober] = pool.splice(at, 1);
+      this.#detection.probe(prober!.member, peer.member);
+    }
+  }
+
+  #lives(peer: Peer, nowMs: number): void {
+    peer.heardMs = nowMs;
+    peer.probing = undefined;
+    peer.isDead = false;
+    if (!peer.isSuspected) return;
+    peer.isSuspected = false;
+    this.#detection.alive(peer.member.nodeId);
+  }
+
+  #suspect(peer: Peer): void {
+    peer.isSuspected = true;
+    peer.probing = undefined;
+    this.#detection.suspected(peer.member.nodeId);
+  }
+}
+
+function isReachable(peer: Peer, nowMs: number): boolean {
+  return peer.failures < UNREACHABLE_FAILURES || nowMs - peer.answeredMs < UNREACHABLE_MS;
+}

@@ -1,0 +1,270 @@
+/**
+ * A node's neighbours on the ring and how they stay right: Chord's operations as
+ * corrected by Zave (arXiv 1610.01140), each one atomic local step.
+ *
+ * A time-out only moves a round on to the next candidate; what is dropped is
+ * dead and has a successor that answered. A list without a live node is rescued
+ * from whoever answers, else the node stands alone until healing finds others.
+ */
+import { between } from "./arc.ts";
+import type { Member, Sender } from "./member.ts";
+import type { Neighbourhood, RingMessage } from "./message.ts";
+import { SuccessorList } from "./successor-list.ts";
+
+const STABILISE_MS = 500;
+const STABILISE_MS_MIN = 50;
+/** Rounds started within `STABILISE_MS`. */
+const ROUNDS_MAX = 4;
+
+/** What the neighbourhood needs from its node. */
+export interface StabilisationRoutes {
+  /** Undefined: no answer, or not a member. */
+  askNeighbours(to: Member, done: (answer: Neighbourhood | undefined, nowMs: number) => void): void;
+  send(to: Sender, message: RingMessage): void;
+  /** Suspected or left. */
+  isDead(member: Member): boolean;
+  isReachable(member: Member): boolean;
+  isWatched(member: Member): boolean;
+  /** The freshest known of a node that somebody named; undefined when it has left. */
+  learn(member: Member): Member | undefined;
+  /** Fingers, nodes heard recently, contacts: asked when nobody in the list lives. */
+  lastResorts(): readonly Member[];
+  changed(nowMs: number): void;
+}
+
+export class Stabilisation {
+  readonly successors: SuccessorList;
+  readonly #self: Member;
+  readonly #routes: StabilisationRoutes;
+  #predecessor: Member | undefined;
+  #dueMs = Number.POSITIVE_INFINITY;
+  // Starts of the last rounds, newest last.
+  #startedMs: number[] = [];
+  #isRunning = false;
+  #isRescuing = false;
+  readonly #considered = new Set<string>();
+
+  constructor(self: Member, lengthMax: number, routes: StabilisationRoutes) {
+    this.#self = self;
+    this.#routes = routes;
+    this.successors = new SuccessorList(self, lengthMax);
+  }
+
+  get predecessor(): Member | undefined {
+    return this.#predecessor;
+  }
+
+  get livePredecessor(): Member | undefined {
+    const predecessor = this.#predecessor;
+    return predecessor === undefined || this.#routes.isDead(predecessor) ? undefined : predecessor;
+  }
+
+  /** Alone, a node is its own successor. */
+  get hasLiveSuccessor(): boolean {
+    const { members } = this.successors;
+    return members.length === 0 || members.some((member) => !this.#routes.isDead(member));
+  }
+
+  /** Takes the whole list of the successor that a join found, and makes itself known. */
+  enter(candidates: readonly Member[], nowMs: number): void {
+    this.#adopt(candidates, nowMs);
+    this.#notifyFirst();
+    this.soon(nowMs);
+  }
+
+  /** Something changed: the next round starts as early as its limits allow. */
+  soon(nowMs: number): void {
+    const last = this.#startedMs.at(-1) ?? Number.NEGATIVE_INFINITY;
+    const burst = this.#startedMs.length < ROUNDS_MAX ? Number.NEGATIVE_INFINITY : this.#startedMs[0]!;
+    const earliest = Math.max(nowMs, last + STABILISE_MS_MIN, burst + STABILISE_MS);
+    this.#dueMs = Math.min(this.#dueMs, earliest);
+  }
+
+  tick(nowMs: number): void {
+    if (nowMs < this.#dueMs) return;
+    this.#dueMs = nowMs + STABILISE_MS;
+    if (this.#isRunning) return;
+    this.#startedMs.push(nowMs);
+    if (this.#startedMs.length > ROUNDS_MAX) this.#startedMs.shift();
+
+    const { members } = this.successors;
+    if (members.length === 0) {
+      this.#alone(nowMs);
+      return;
+    }
+    const live = members.filter((member) => !this.#routes.isDead(member));
+    if (live.length === 0) {
+      this.#rescue();
+      return;
+    }
+    this.#isRunning = true;
+    this.#askInTurn(
+      [
+        ...live.filter((member) => this.#routes.isReachable(member)),
+        ...live.filter((member) => !this.#routes.isReachable(member)),
+      ],
+      0,
+    );
+  }
+
+  /** Rectify: `candidate` itself believes that it is the predecessor. A predecessor never moves back past a live one. */
+  rectify(candidate: Member, nowMs: number): void {
+    const before = this.#predecessor;
+    if (before?.nodeId === candidate.nodeId) {
+      this.#predecessor = candidate;
+      return;
+    }
+    const isBeforeDead = before === undefined || this.#routes.isDead(before);
+    if (!isBeforeDead && !between(candidate.nodeId, before.nodeId, this.#self.nodeId)) return;
+    this.#predecessor = candidate;
+    // The one that stood here has a new successor; told, it need not wait for its next round.
+    if (!isBeforeDead) this.#routes.send(before, { kind: "hint", node: candidate });
+    this.successors.endWith(candidate);
+    if (this.successors.members.length === 0) this.soon(nowMs);
+    this.#routes.changed(nowMs);
+  }
+
+  /** A node that may stand between here and the first successor: it counts once it has answered. */
+  consider(candidate: Member): void {
+    if (!this.#isNearer(candidate) || this.#considered.has(candidate.nodeId)) return;
+    if (this.#routes.isDead(candidate)) return;
+    this.#considered.add(candidate.nodeId);
+    this.#routes.askNeighbours(candidate, (answer, answeredMs) => {
+      this.#considered.delete(candidate.nodeId);
+      if (answer === undefined || !this.#isNearer(candidate)) return;
+      this.#adopt([candidate, ...this.successors.candidates()], answeredMs);
+      this.#notifyFirst();
+      this.soon(answeredMs);
+    });
+  }
+
+  /** A node said goodbye and told who stood around it. */
+  left(
+    nodeId: string,
+    around: { predecessor: Member | null; successors: readonly Member[] },
+    nowMs: number,
+  ): void {
+    const { members } = this.successors;
+    const at = members.findIndex((member) => member.nodeId === nodeId);
+    let isChanged = false;
+    if (this.#predecessor?.nodeId === nodeId) {
+      const next = around.predecessor === null ? undefined : this.#routes.learn(around.predecessor);
+      const isLive =
+        next !== undefined &&
+        next.nodeId !== this.#self.nodeId &&
+        this.#routes.isWatched(next) &&
+        !this.#routes.isDead(next);
+      this.#predecessor = isLive ? next : undefined;
+      isChanged = true;
+    }
+    if (at >= 0) this.#adopt([...members.slice(0, at), ...around.successors], nowMs);
+    else if (isChanged) this.#routes.changed(nowMs);
+    this.soon(nowMs);
+  }
+
+  /** Replaces what is known of a node that stands here already. */
+  renew(member: Member): void {
+    this.successors.renew(member);
+    if (this.#predecessor?.nodeId === member.nodeId) this.#predecessor = member;
+  }
+
+  #isNearer(candidate: Member): boolean {
+    const first = this.successors.first;
+    return between(candidate.nodeId, this.#self.nodeId, first?.nodeId ?? this.#self.nodeId);
+  }
+
+  #alone(nowMs: number): void {
+    const predecessor = this.#predecessor;
+    if (predecessor === undefined) return;
+    if (!this.#routes.isDead(predecessor)) {
+      this.consider(predecessor);
+      return;
+    }
+    this.#predecessor = undefined;
+    this.#routes.changed(nowMs);
+  }
+
+  #askInTurn(targets: readonly Member[], at: number): void {
+    const target = targets[at];
+    if (target === undefined) {
+      this.#isRunning = false;
+      return;
+    }
+    this.#routes.askNeighbours(target, (answer, nowMs) => {
+      if (answer === undefined) this.#askInTurn(targets, at + 1);
+      else this.#answered(target, answer, nowMs);
+    });
+  }
+
+  #answered(successor: Member, answer: Neighbourhood, nowMs: number): void {
+    this.#isRunning = false;
+    // Those in front that merely kept silent in this round, or came meanwhile, keep their places.
+    const ahead = this.successors.members.filter(
+      (member) => between(member.nodeId, this.#self.nodeId, successor.nodeId) && !this.#routes.isDead(member),
+    );
+    this.#adopt([...ahead, successor, ...answer.successors], nowMs);
+    const named = answer.predecessor === null ? undefined : this.#routes.learn(answer.predecessor);
+    if (named !== undefined) this.consider(named);
+    this.#notifyFirst();
+  }
+
+  /** Nobody in the list lives: the nearest member that answers, with its list; none: alone. */
+  #rescue(): void {
+    if (this.#isRescuing) return;
+    const targets = new Map<string, Member>();
+    for (const member of [
+      ...(this.#predecessor === undefined ? [] : [this.#predecessor]),
+      ...this.#routes.lastResorts(),
+      ...this.successors.members,
+    ]) {
+      if (member.nodeId !== this.#self.nodeId) targets.set(member.nodeId, member);
+    }
+    let waiting = targets.size;
+    let best: { member: Member; answer: Neighbourhood } | undefined;
+    this.#isRescuing = true;
+    for (const member of targets.values()) {
+      this.#routes.askNeighbours(member, (answer, answeredMs) => {
+        waiting--;
+        if (
+          answer !== undefined &&
+          (best === undefined || between(member.nodeId, this.#self.nodeId, best.member.nodeId))
+        ) {
+          best = { member, answer };
+        }
+        if (waiting > 0) return;
+        this.#isRescuing = false;
+        const isStillLost = this.successors.members.every((m) => this.#routes.isDead(m));
+        if (best !== undefined) {
+          if (isStillLost) this.#adopt([best.member, ...best.answer.successors], answeredMs);
+          else this.consider(best.member);
+          this.#notifyFirst();
+          this.soon(answeredMs);
+        } else if (isStillLost) {
+          this.#adopt([], answeredMs);
+          this.soon(answeredMs);
+        }
+      });
+    }
+  }
+
+  #adopt(candidates: readonly Member[], nowMs: number): void {
+    const fresh: Member[] = [];
+    for (const candidate of candidates) {
+      const member = this.#routes.learn(candidate);
+      if (member !== undefined && !this.#routes.isDead(member)) fresh.push(member);
+    }
+    let isChanged = this.successors.adopt(fresh);
+    const predecessor = this.livePredecessor;
+    if (predecessor !== undefined && this.successors.members.length > 0) {
+      isChanged = this.successors.endWith(predecessor) || isChanged;
+    }
+    if (!isChanged) return;
+    this.soon(nowMs);
+    this.#routes.changed(nowMs);
+  }
+
+  #notifyFirst(): void {
+    const first = this.successors.first;
+    if (first !== undefined) this.#routes.send(first, { kind: "notify", node: this.#self });
+  }
+}
