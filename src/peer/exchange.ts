@@ -1,0 +1,38 @@
+/**
+ * How a request reaches one peer and its response comes back: over HTTPS, or
+ * within the process. Everything above it is the same for both.
+ */
+import type { PeerAddress } from "./transport.ts";
+
+export interface Sink {
+  /** Before the first piece. */
+  status(code: number): void;
+  /** The next piece of the body. */
+  data(piece: Buffer): void;
+  /** The response is complete. Nothing comes after this or `fail`. */
+  end(): void;
+  /** No connection, or it broke. Whether the request arrived is unknown. */
+  fail(error: Error): void;
+}
+
+export interface Exchange {
+  /**
+   * `frames` use one connection and go one after the other; `calls` use as many
+   * as it takes, up to a bound, and wait for a free one past that.
+   *
+   * The sink is called later, never within this call.
+   *
+   * @returns gives the request up; the sink hears nothing more.
+   */
+  post(lane: "frames" | "calls", body: Buffer, sink: Sink): () => void;
+  /** Breaks what is under way, and connects anew next time, to `address`. */
+  reconnect(address: PeerAddress): void;
+  close(): void;
+}
+
+/** Whether `error` says that nothing listens at the address. */
+export function isConnectionRefused(error: unknown): boolean {
+  if (error instanceof AggregateError)
+    return error.errors.length > 0 && error.errors.every(isConnectionRefused);
+  return error instanceof Error && "code" in error && error.code === "ECONNREFUSED";
+}

@@ -1,0 +1,180 @@
+/**
+ * How a frame is laid out, and who speaks in it.
+ *
+ *     request   [u16 length][head] [calls]      calls: [[procedure, input], …]
+ *     answers   [u8 length][instance] then, as they are ready, [u32 length][[index, 0, output] or [index, 1, error]]
+ *
+ * The head is packed by itself: the receiver compares it with the one before and
+ * parses it only when it changed, which is once per connection.
+ */
+import { z } from "zod";
+import { DamagedError } from "../errors.ts";
+import { arrayHeader, pack, unpack } from "./msgpack.ts";
+import type { PeerSender } from "./transport.ts";
+
+/** Frames of another major are refused; fields of a later minor are dropped. */
+export const VERSION_MAJOR = 1;
+const VERSION_MINOR = 0;
+
+/** Of a request's or an answer's body. */
+export const FRAME_BYTES_MAX = 8 * 1024 * 1024;
+/** What one call or message may take: the rest is left for head and headers. */
+export const ITEM_BYTES_MAX = FRAME_BYTES_MAX - 64 * 1024;
+export const CALLS_MAX = 256;
+export const MESSAGES_MAX = 8192;
+
+export const addressSchema = z.object({ host: z.string().max(255), port: z.int().min(0).max(65_535) });
+
+const headSchema = z.object({
+  version: z.tuple([z.int(), z.int()]),
+  clusterId: z.string().max(64),
+  /** Node id; empty for a server that has not joined yet. */
+  from: z.string().max(64),
+  address: addressSchema,
+  incarnation: z.int().nonnegative(),
+  instance: z.string().max(32),
+});
+export type Head = z.output<typeof headSchema>;
+
+/** Of one start of one member, constant while it runs. */
+export interface PeerSelf {
+  readonly clusterId: string;
+  readonly nodeId: string;
+  /** Grows at each start. */
+  readonly incarnation: number;
+  /** 16 random hex digits, new at each start. */
+  readonly instance: string;
+  /** The instances of earlier starts on the same data directory, newest first; the first 1,000 count. */
+  readonly earlierInstances: readonly string[];
+}
+
+export const EARLIER_MAX = 1000;
+export const helloSchema = z.object({ earlier: z.array(z.string().max(32)).max(EARLIER_MAX) });
+export const helloAnswerSchema = helloSchema.extend({
+  nodeId: z.string().max(64),
+  incarnation: z.int().nonnegative(),
+  instance: z.string().max(32),
+});
+/** The procedure by which members show each other their earlier instances, before anything else. */
+export const HELLO = "hello";
+export const DELIVER = "deliver";
+
+const callsSchema = z.array(z.tuple([z.string().max(64), z.unknown()])).max(CALLS_MAX);
+export type Call = z.output<typeof callsSchema>[number];
+
+export type Answer = [index: number, failed: 0 | 1, value: unknown];
+const answerSchema = z.tuple([
+  z.int().min(0).max(CALLS_MAX),
+  z.union([z.literal(0), z.literal(1)]),
+  z.unknown(),
+]);
+
+export function packHead(self: PeerSelf, address: PeerSender["address"]): Buffer {
+  return lengthBefore(
+    pack({
+      version: [VERSION_MAJOR, VERSION_MINOR],
+      clusterId: self.clusterId,
+      from: self.nodeId,
+      address,
+      incarnation: self.incarnation,
+      instance: self.instance,
+    } satisfies Head),
+  );
+}
+
+function lengthBefore(head: Buffer): Buffer {
+  const length = Buffer.allocUnsafe(2);
+  length.writeUInt16BE(head.length);
+  return Buffer.concat([length, head]);
+}
+
+/** @param calls each packed as `[procedure, input]`. */
+export function packCalls(head: Buffer, calls: readonly Buffer[]): Buffer {
+  return Buffer.concat([head, arrayHeader(calls.length), ...calls]);
+}
+
+const deliverStart = Buffer.concat([arrayHeader(1), Buffer.from([0x92]), pack(DELIVER)]);
+
+/** One call of `deliver`. @param messages each packed as `[channel, message]`. */
+export function packMessages(head: Buffer, messages: readonly Buffer[]): Buffer {
+  return Buffer.concat([head, deliverStart, arrayHeader(messages.length), ...messages]);
+}
+
+/** @throws {DamagedError} too short. */
+export function splitFrame(frame: Buffer): { readonly head: Buffer; readonly calls: Buffer } {
+  const end = frame.length < 2 ? Number.POSITIVE_INFINITY : 2 + frame.readUInt16BE(0);
+  if (end >= frame.length) throw new DamagedError("a frame ends within its head");
+  return { head: frame.subarray(2, end), calls: frame.subarray(end) };
+}
+
+/** @throws {DamagedError} not a head. */
+export function readHead(bytes: Buffer): Head {
+  return parsed(headSchema.safeParse(unpack(bytes)), "head");
+}
+
+/** @throws {DamagedError} not calls, or more than CALLS_MAX. */
+export function readCalls(bytes: Buffer): Call[] {
+  return parsed(callsSchema.safeParse(unpack(bytes)), "calls");
+}
+
+export function packPreamble(instance: string): Buffer {
+  const text = Buffer.from(instance, "latin1");
+  return Buffer.concat([Buffer.from([text.length]), text]);
+}
+
+export function packAnswer(answer: Answer): Buffer {
+  const body = pack(answer);
+  const length = Buffer.allocUnsafe(4);
+  length.writeUInt32BE(body.length);
+  return Buffer.concat([length, body]);
+}
+
+/** Puts the answers of one response together again, whatever pieces they arrive in. */
+export class AnswerReader {
+  #pieces: Buffer[] = [];
+  #bytes = 0;
+  /** How many bytes must be there before the next part can be read. */
+  #needed = 1;
+  #instance: string | undefined;
+
+  /** Of the start of the member that answers; undefined until it has arrived. */
+  get instance(): string | undefined {
+    return this.#instance;
+  }
+
+  /** The answers that `piece` completes. @throws {DamagedError} */
+  read(piece: Buffer): Answer[] {
+    this.#pieces.push(piece);
+    this.#bytes += piece.length;
+    if (this.#bytes < this.#needed) return [];
+    const bytes = this.#pieces.length === 1 ? piece : Buffer.concat(this.#pieces);
+    const answers: Answer[] = [];
+    let at = 0;
+    if (this.#instance === undefined) {
+      const end = 1 + bytes[0]!;
+      if (bytes.length < end) return this.#wait(bytes, end, answers);
+      this.#instance = bytes.toString("latin1", 1, end);
+      at = end;
+    }
+    while (bytes.length - at >= 4) {
+      const length = bytes.readUInt32BE(at);
+      if (length > FRAME_BYTES_MAX) throw new DamagedError("an answer is longer than allowed");
+      if (bytes.length - at < 4 + length) return this.#wait(bytes.subarray(at), 4 + length, answers);
+      answers.push(parsed(answerSchema.safeParse(unpack(bytes.subarray(at + 4, at + 4 + length))), "answer"));
+      at += 4 + length;
+    }
+    return this.#wait(bytes.subarray(at), 4, answers);
+  }
+
+  #wait(rest: Buffer, needed: number, answers: Answer[]): Answer[] {
+    this.#pieces = rest.length === 0 ? [] : [rest];
+    this.#bytes = rest.length;
+    this.#needed = needed;
+    return answers;
+  }
+}
+
+function parsed<T>(result: z.ZodSafeParseResult<T>, what: string): T {
+  if (result.success) return result.data;
+  throw new DamagedError(`a frame's ${what} has not the right shape`, { cause: result.error });
+}

@@ -1,0 +1,163 @@
+/**
+ * An Exchange over HTTPS with client certificates, by undici's dispatch: what is
+ * under its `request`, without a stream object per response.
+ */
+import { Client, type Dispatcher, Pool } from "undici";
+import { RefusedError } from "../errors.ts";
+import type { Exchange, Sink } from "./exchange.ts";
+import type { PeerCertificate } from "./rpc-handler.ts";
+import type { PeerAddress } from "./transport.ts";
+
+/** Connections to one peer for calls; each carries one batch of calls at a time. */
+const CONNECTIONS_MAX = 32;
+const CONNECT_TIMEOUT_MS = 3000;
+/** Less than what the server keeps, so that the client is the one to close. */
+export const CLIENT_KEEP_ALIVE_MS = 60_000;
+
+/** PEM, to be presented and to be verified against. */
+export interface Credentials {
+  /** Own certificate, followed by the issuing authority's. */
+  readonly certificate: string;
+  /** PKCS #8. */
+  readonly key: string;
+  readonly rootCertificate: string;
+}
+
+export class HttpsExchange implements Exchange {
+  readonly #credentials: () => Credentials;
+  readonly #verify: (certificate: Buffer) => void;
+  #address: PeerAddress;
+  #dispatchers: { readonly frames: Dispatcher; readonly calls: Dispatcher };
+  #isClosed = false;
+
+  /** @param verify throws when the certificate, whose chain is right, is not the peer's. */
+  constructor(options: {
+    readonly address: PeerAddress;
+    readonly credentials: () => Credentials;
+    readonly verify: (certificate: Buffer) => void;
+  }) {
+    this.#address = options.address;
+    this.#credentials = options.credentials;
+    this.#verify = options.verify;
+    this.#dispatchers = this.#connect();
+  }
+
+  post(lane: "frames" | "calls", body: Buffer, sink: Sink): () => void {
+    let controller: Dispatcher.DispatchController | undefined;
+    let isOver = false;
+    if (this.#isClosed) {
+      queueMicrotask(() => {
+        if (!isOver) sink.fail(new Error("closed"));
+      });
+      return () => (isOver = true);
+    }
+    const giveUp = new Error("given up");
+    this.#dispatchers[lane].dispatch(
+      { path: "/rpc", method: "POST", body, headers: { "content-type": "application/x-msgpack" } },
+      {
+        onRequestStart(started) {
+          controller = started;
+          if (isOver) started.abort(giveUp);
+        },
+        onResponseStart(_, statusCode) {
+          if (!isOver) sink.status(statusCode);
+        },
+        onResponseData(_, piece) {
+          if (!isOver) sink.data(piece);
+        },
+        onResponseEnd() {
+          if (isOver) return;
+          isOver = true;
+          sink.end();
+        },
+        onResponseError(_, error) {
+          if (isOver) return;
+          isOver = true;
+          sink.fail(error);
+        },
+      },
+    );
+    return () => {
+      isOver = true;
+      controller?.abort(giveUp);
+    };
+  }
+
+  reconnect(address: PeerAddress): void {
+    this.#address = address;
+    const before = this.#dispatchers;
+    if (!this.#isClosed) this.#dispatchers = this.#connect();
+    destroy(before, new Error("the connection was given up"));
+  }
+
+  /** New connections with the present credentials; what is under way ends on the old ones. */
+  renew(): void {
+    const before = this.#dispatchers;
+    this.#dispatchers = this.#connect();
+    for (const dispatcher of [before.frames, before.calls]) void dispatcher.close();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    destroy(this.#dispatchers, new Error("closed"));
+  }
+
+  #connect(): { frames: Client; calls: Pool } {
+    const { certificate, key, rootCertificate } = this.#credentials();
+    const { host, port } = this.#address;
+    const origin = `https://${host.includes(":") ? `[${host}]` : host}:${port}`;
+    const options: Client.Options = {
+      keepAliveTimeout: CLIENT_KEEP_ALIVE_MS,
+      keepAliveMaxTimeout: CLIENT_KEEP_ALIVE_MS,
+      // Each request has its own deadline.
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      connect: {
+        cert: certificate,
+        key,
+        ca: rootCertificate,
+        minVersion: "TLSv1.3",
+        allowH2: false,
+        // A resumed session would skip the check of the certificate.
+        maxCachedSessions: 0,
+        timeout: CONNECT_TIMEOUT_MS,
+        checkServerIdentity: (_, { raw }) => {
+          try {
+            this.#verify(raw);
+            return undefined;
+          } catch (thrown) {
+            return thrown instanceof Error
+              ? thrown
+              : new RefusedError("the peer's certificate can't be read");
+          }
+        },
+      },
+    };
+    return {
+      frames: new Client(origin, options),
+      calls: new Pool(origin, { ...options, connections: CONNECTIONS_MAX }),
+    };
+  }
+}
+
+/** @throws {RefusedError} the certificate doesn't speak for that member. */
+export function requireMember(certificate: PeerCertificate, clusterId: string, nodeId?: string): void {
+  const { role, name } = certificate;
+  if (certificate.clusterId !== clusterId) {
+    throw new RefusedError(
+      `the server at this address belongs to cluster ${certificate.clusterId}, not ${clusterId}`,
+    );
+  }
+  if (role !== "node" || (nodeId !== undefined && name !== nodeId)) {
+    throw new RefusedError(
+      `the server at this address is ${role} ${name}, not node ${nodeId ?? "of the cluster"}`,
+    );
+  }
+}
+
+function destroy(
+  dispatchers: { readonly frames: Dispatcher; readonly calls: Dispatcher },
+  error: Error,
+): void {
+  for (const dispatcher of [dispatchers.frames, dispatchers.calls]) void dispatcher.destroy(error);
+}

@@ -1,0 +1,62 @@
+/**
+ * Which start of each member was seen last.
+ *
+ * A data directory restored from an old copy has forgotten what it promised. Its
+ * owner can be caught: it doesn't know of the starts that came after the copy, so
+ * a peer that saw one of them misses it on the list that the member presents.
+ * Best effort: a peer that never saw the later start can't know.
+ */
+import { z } from "zod";
+
+export const instanceRecordSchema = z.object({
+  nodeId: z.string(),
+  incarnation: z.int().nonnegative(),
+  instance: z.string(),
+});
+export type InstanceRecord = z.output<typeof instanceRecordSchema>;
+
+export class InstanceBook {
+  readonly #sizeMax: number;
+  /** Least recently learned first. */
+  readonly #seen = new Map<string, InstanceRecord>();
+
+  /** @param records as `export` gave them. Past `sizeMax` members the one learned longest ago is forgotten. */
+  constructor(records: readonly InstanceRecord[] = [], sizeMax = 10_000) {
+    this.#sizeMax = sizeMax;
+    for (const record of records) this.#learn(record);
+  }
+
+  /** For persisting. */
+  export(): InstanceRecord[] {
+    return [...this.#seen.values()];
+  }
+
+  /** Whether this start of the member is the last one that was seen: what came from any other is dropped. */
+  isCurrent(nodeId: string, instance: string): boolean {
+    return this.#seen.get(nodeId)?.instance === instance;
+  }
+
+  /**
+   * A member presents itself. "stale": it doesn't know of a start that was seen
+   * here, so its memory is older than what others were told; nothing is learned.
+   *
+   * @param earlier its instances before this one.
+   */
+  present(candidate: InstanceRecord, earlier: readonly string[]): "current" | "stale" {
+    const last = this.#seen.get(candidate.nodeId);
+    if (last !== undefined && last.instance !== candidate.instance) {
+      if (!earlier.includes(last.instance) || candidate.incarnation <= last.incarnation) return "stale";
+    }
+    this.#learn(candidate);
+    return "current";
+  }
+
+  #learn(record: InstanceRecord): void {
+    this.#seen.delete(record.nodeId);
+    this.#seen.set(record.nodeId, record);
+    if (this.#seen.size > this.#sizeMax) {
+      const [oldest] = this.#seen.keys();
+      if (oldest !== undefined) this.#seen.delete(oldest);
+    }
+  }
+}

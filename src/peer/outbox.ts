@@ -1,0 +1,102 @@
+/**
+ * Messages that wait for one peer. One frame is under way at a time, so order is
+ * kept; what arises meanwhile travels in the next. Past its bounds the oldest are
+ * dropped: protocols repeat what is lost, and the newest says most.
+ */
+import { FRAME_BYTES_MAX, ITEM_BYTES_MAX, MESSAGES_MAX } from "./frame.ts";
+
+const MESSAGES_WAITING_MAX = 65_536;
+const BYTES_WAITING_MAX = 64 * 1024 * 1024;
+
+export class Outbox {
+  readonly #deliver: (messages: readonly Buffer[]) => Promise<void>;
+  readonly #pause: () => Promise<void>;
+  #waiting: Buffer[] = [];
+  /** Those before #first have been taken. */
+  #first = 0;
+  #bytes = 0;
+  #isDraining = false;
+  /** Messages that never left: dropped at a bound, or with a peer that refuses connections. */
+  dropped = 0;
+
+  /**
+   * @param options.deliver sends one frame; its failure loses these messages, and the next frame is tried.
+   * @param options.pause resolves when a frame may be tried (at once, unless one has just failed).
+   */
+  constructor(options: {
+    readonly deliver: (messages: readonly Buffer[]) => Promise<void>;
+    readonly pause: () => Promise<void>;
+  }) {
+    this.#deliver = options.deliver;
+    this.#pause = options.pause;
+  }
+
+  get length(): number {
+    return this.#waiting.length - this.#first;
+  }
+
+  /** @param message packed; one that no frame can hold is dropped. */
+  add(message: Buffer): void {
+    if (message.length > ITEM_BYTES_MAX) {
+      this.dropped++;
+      return;
+    }
+    this.#waiting.push(message);
+    this.#bytes += message.length;
+    while (this.length > MESSAGES_WAITING_MAX || this.#bytes > BYTES_WAITING_MAX) {
+      this.#shift();
+      this.dropped++;
+    }
+    if (this.#isDraining) return;
+    this.#isDraining = true;
+    // After this turn, so that all its messages share the frame.
+    setImmediate(() => void this.#drain());
+  }
+
+  /** Drops what waits. */
+  clear(): void {
+    this.dropped += this.length;
+    this.#waiting = [];
+    this.#first = 0;
+    this.#bytes = 0;
+  }
+
+  async #drain(): Promise<void> {
+    while (this.length > 0) {
+      await this.#pause();
+      const frame = this.#take();
+      if (frame.length === 0) break;
+      try {
+        await this.#deliver(frame);
+      } catch {
+        // Lost, as any message may be; the line knows why, and when to try again.
+      }
+    }
+    this.#isDraining = false;
+  }
+
+  #take(): Buffer[] {
+    const frame: Buffer[] = [];
+    let bytes = 0;
+    while (this.length > 0 && frame.length < MESSAGES_MAX) {
+      bytes += this.#waiting[this.#first]!.length;
+      if (frame.length > 0 && bytes > FRAME_BYTES_MAX - 64 * 1024) break;
+      frame.push(this.#shift());
+    }
+    return frame;
+  }
+
+  #shift(): Buffer {
+    const message = this.#waiting[this.#first]!;
+    this.#first++;
+    this.#bytes -= message.length;
+    if (this.#first === this.#waiting.length) {
+      this.#waiting = [];
+      this.#first = 0;
+    } else if (this.#first >= 1024 && this.#first * 2 >= this.#waiting.length) {
+      this.#waiting = this.#waiting.slice(this.#first);
+      this.#first = 0;
+    }
+    return message;
+  }
+}

@@ -1,0 +1,244 @@
+/**
+ * All that one member keeps of its connection to another: whether the two have
+ * shown each other their instances, what waits to be sent, what waits for an
+ * answer, and when to try again after a failure.
+ */
+import { TRPCClientError, TRPCUntypedClient } from "@trpc/client";
+import type { AnyTRPCRouter } from "@trpc/server";
+import { ClusterError, RefusedError, StaleDataDirectoryError, UnavailableError } from "../errors.ts";
+import { type Exchange, isConnectionRefused } from "./exchange.ts";
+import {
+  AnswerReader,
+  EARLIER_MAX,
+  HELLO,
+  helloAnswerSchema,
+  type PeerSelf,
+  packCalls,
+  packMessages,
+} from "./frame.ts";
+import type { InstanceBook } from "./instance-book.ts";
+import { pack } from "./msgpack.ts";
+import { Outbox } from "./outbox.ts";
+import { STATUS_INTRODUCE } from "./rpc-handler.ts";
+import { IntroductionWanted, RpcLink, refusalOf } from "./rpc-link.ts";
+import type { PeerAddress, PeerRef } from "./transport.ts";
+import { fromWire } from "./wire-error.ts";
+
+/** A frame that is not acknowledged by then is given up, with its connection. */
+const FRAME_TIMEOUT_MS = 1000;
+/** Between attempts to reach a peer that can't be reached. */
+const RETRY_MS = 50;
+
+export class PeerLine {
+  readonly nodeId: string;
+  readonly outbox: Outbox;
+  readonly #exchange: Exchange;
+  readonly #self: PeerSelf;
+  readonly #head: () => Buffer;
+  readonly #book: InstanceBook;
+  readonly #onRefused: (nodeId: string) => void;
+  readonly #onStale: (by: string) => void;
+  readonly #client: TRPCUntypedClient<AnyTRPCRouter>;
+  #address: PeerAddress;
+  /** The start of the peer that has shown itself, while connections hold. */
+  #instance: string | undefined;
+  #introduction: Promise<void> | undefined;
+  #failure: { readonly error: Error; readonly retryAt: number } | undefined;
+  /** performance.now() of the last call or message. */
+  usedAt = performance.now();
+
+  constructor(options: {
+    readonly peer: PeerRef;
+    readonly exchange: Exchange;
+    readonly self: PeerSelf;
+    readonly head: () => Buffer;
+    readonly book: InstanceBook;
+    readonly refused: (nodeId: string) => void;
+    readonly stale: (by: string) => void;
+  }) {
+    this.nodeId = options.peer.nodeId;
+    this.#address = options.peer.address;
+    this.#exchange = options.exchange;
+    this.#self = options.self;
+    this.#head = options.head;
+    this.#book = options.book;
+    this.#onRefused = options.refused;
+    this.#onStale = options.stale;
+    const link = new RpcLink({
+      exchange: options.exchange,
+      head: options.head,
+      instance: () => this.#instance,
+      lost: (error) => this.#lost(error),
+    });
+    this.#client = new TRPCUntypedClient<AnyTRPCRouter>({ links: [link.link()] });
+    this.outbox = new Outbox({ deliver: (messages) => this.#deliver(messages), pause: () => this.#pause() });
+  }
+
+  /** Where the peer listens now; connects anew when that changed. */
+  moveTo(address: PeerAddress): void {
+    if (address.port === this.#address.port && address.host === this.#address.host) return;
+    this.#address = address;
+    this.#instance = undefined;
+    this.#introduction = undefined;
+    this.#failure = undefined;
+    this.#exchange.reconnect(address);
+  }
+
+  /** As Transport.call, but the output is not parsed yet. */
+  async call(
+    procedure: string,
+    input: unknown,
+    options: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
+  ): Promise<unknown> {
+    const deadline = performance.now() + options.timeoutMs;
+    for (let attempt = 1; ; attempt++) {
+      if (this.#failure !== undefined && performance.now() < this.#failure.retryAt) {
+        throw unreachable(this.#address, this.#failure.error);
+      }
+      if (this.#instance === undefined) {
+        const left = deadline - performance.now();
+        await within(this.#introduce(), left, options.signal, `${procedure} was not answered in time`);
+      }
+      try {
+        return await this.#client.mutation(procedure, input, {
+          context: { timeoutMs: Math.max(1, deadline - performance.now()) },
+          ...(options.signal === undefined ? {} : { signal: options.signal }),
+        });
+      } catch (thrown) {
+        const cause = thrown instanceof TRPCClientError ? thrown.cause : thrown;
+        if (!(cause instanceof IntroductionWanted)) {
+          throw cause instanceof ClusterError
+            ? cause
+            : new UnavailableError(`${procedure} was given up`, { cause: thrown });
+        }
+        // Nothing was done with the request: to repeat it is safe.
+        this.#instance = undefined;
+        if (attempt === 3) throw new UnavailableError("a member started again and again meanwhile");
+      }
+    }
+  }
+
+  close(): void {
+    this.outbox.clear();
+    this.#exchange.close();
+  }
+
+  async #deliver(messages: readonly Buffer[]): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      if (this.#instance === undefined) await this.#introduce();
+      const { status, body } = await this.#request("frames", packMessages(this.#head(), messages));
+      if (status === 200) return;
+      if (status !== STATUS_INTRODUCE) {
+        const error = refusalOf(status, body);
+        if (error instanceof StaleDataDirectoryError) this.#onStale(this.nodeId);
+        throw error;
+      }
+      this.#instance = undefined;
+      if (attempt === 3) throw new UnavailableError("a member started again and again meanwhile");
+    }
+  }
+
+  /** Waits until the peer may be tried again. */
+  async #pause(): Promise<void> {
+    const left = this.#failure === undefined ? 0 : this.#failure.retryAt - performance.now();
+    if (left > 0) await new Promise((resolve) => setTimeout(resolve, left).unref());
+  }
+
+  #introduce(): Promise<void> {
+    this.#introduction ??= this.#hello().finally(() => (this.#introduction = undefined));
+    return this.#introduction;
+  }
+
+  /** Each shows the other which start of it this is and which came before. */
+  async #hello(): Promise<void> {
+    const earlier = this.#self.earlierInstances.slice(0, EARLIER_MAX);
+    const { status, body } = await this.#request(
+      "frames",
+      packCalls(this.#head(), [pack([HELLO, { earlier }])]),
+    );
+    if (status !== 200) {
+      const error = refusalOf(status, body);
+      if (error instanceof StaleDataDirectoryError) this.#onStale(this.nodeId);
+      this.#failure = { error, retryAt: performance.now() + RETRY_MS };
+      throw error;
+    }
+    const [answer] = new AnswerReader().read(body);
+    if (answer?.[1] === 1) throw fromWire(answer[2]);
+    const parsed = helloAnswerSchema.safeParse(answer?.[2]);
+    if (!parsed.success || parsed.data.nodeId !== this.nodeId) {
+      throw new UnavailableError("a member's hello can't be read", { cause: parsed.error });
+    }
+    if (this.#book.present(parsed.data, parsed.data.earlier) === "stale") {
+      const cause = new RefusedError(`node ${this.nodeId} runs on an old copy of its data directory`);
+      this.#failure = { error: cause, retryAt: performance.now() + RETRY_MS };
+      throw new UnavailableError(cause.message, { cause });
+    }
+    this.#instance = parsed.data.instance;
+    this.#failure = undefined;
+  }
+
+  /** One request that must be answered within FRAME_TIMEOUT_MS. */
+  #request(lane: "frames" | "calls", frame: Buffer): Promise<{ status: number; body: Buffer }> {
+    return new Promise((resolve, reject) => {
+      let status = 0;
+      const pieces: Buffer[] = [];
+      const timer = setTimeout(() => {
+        abort();
+        const error = new Error(`not answered within ${FRAME_TIMEOUT_MS} ms`);
+        this.#lost(error);
+        this.#exchange.reconnect(this.#address);
+        reject(unreachable(this.#address, error));
+      }, FRAME_TIMEOUT_MS);
+      const abort = this.#exchange.post(lane, frame, {
+        status: (code) => (status = code),
+        data: (piece) => {
+          // A hello's answer and a refusal are far smaller.
+          if (pieces.length < 64) pieces.push(piece);
+        },
+        end: () => {
+          clearTimeout(timer);
+          resolve({ status, body: pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces) });
+        },
+        fail: (error) => {
+          clearTimeout(timer);
+          this.#lost(error);
+          reject(unreachable(this.#address, error));
+        },
+      });
+    });
+  }
+
+  #lost(error: Error): void {
+    this.#instance = undefined;
+    this.#failure = { error, retryAt: performance.now() + RETRY_MS };
+    if (!isConnectionRefused(error)) return;
+    this.outbox.clear();
+    this.#onRefused(this.nodeId);
+  }
+}
+
+function unreachable(address: PeerAddress, cause: Error): UnavailableError {
+  if (cause instanceof RefusedError) return new UnavailableError(cause.message, { cause });
+  return new UnavailableError(`${address.host}:${address.port} can't be reached: ${cause.message}`, {
+    cause,
+  });
+}
+
+/** Rejects when `promise` takes longer, or `signal` aborts; `promise` goes on. */
+function within<T>(
+  promise: Promise<T>,
+  ms: number,
+  signal: AbortSignal | undefined,
+  what: string,
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const giveUp = () => reject(new UnavailableError(what));
+    const timer = setTimeout(giveUp, Math.max(1, ms));
+    signal?.addEventListener("abort", giveUp, { once: true });
+    if (signal?.aborted) giveUp();
+    promise.then(resolve, reject).finally(() => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", giveUp);
+    });
+  });
+}

@@ -1,0 +1,150 @@
+/**
+ * The members' procedures as one typed tRPC router. The assembly hands in the
+ * schemas, so that nothing here knows what the members speak about; the two ways
+ * in (the fast link, and plain tRPC over HTTP) call this same router.
+ */
+import assert from "node:assert/strict";
+import {
+  initTRPC,
+  type TRPCBuiltRouter,
+  type TRPCDecorateCreateRouterOptions,
+  TRPCError,
+  type TRPCMutationProcedure,
+} from "@trpc/server";
+import { z } from "zod";
+import { DamagedError, ForbiddenError, RefusedError } from "../errors.ts";
+import type { Log } from "../log.ts";
+import { DELIVER, MESSAGES_MAX } from "./frame.ts";
+import type { PeerHandlers, PeerSender, ProcedureMap } from "./transport.ts";
+import { expectedError, isUnknownKind, toWire, type WireError } from "./wire-error.ts";
+
+/** The one procedure that a certificate of role `join` may call, and no other role. */
+export const JOIN = "join";
+
+export interface PeerContext {
+  readonly sender: PeerSender;
+  readonly role: "node" | "join";
+  /** Whether the sender has shown its instances: what changes replicas needs that. */
+  readonly isIntroduced: boolean;
+}
+
+export type PeerSchemas<Messages extends object, Procedures extends ProcedureMap> = {
+  readonly messages: { readonly [C in keyof Messages]: z.ZodType<Messages[C]> };
+  readonly procedures: {
+    readonly [P in keyof Procedures]: {
+      readonly input: z.ZodType<Procedures[P]["input"]>;
+      readonly output: z.ZodType<Procedures[P]["output"]>;
+    };
+  };
+};
+
+/** Messages that were not acted on. Kinds that this version doesn't know are dropped, as are bad ones. */
+export interface DeliveryCounts {
+  unsupported: number;
+  malformed: number;
+}
+
+const t = initTRPC.context<PeerContext>().create({
+  isDev: false, // Stack traces stay at home.
+  errorFormatter: ({ shape, error }): typeof shape & { data: { cluster?: WireError } } => {
+    const expected = expectedError(error);
+    return expected === undefined ? shape : { ...shape, data: { ...shape.data, cluster: toWire(expected) } };
+  },
+});
+
+type Mutation<Input, Output> = TRPCMutationProcedure<{ meta: unknown; input: Input; output: Output }>;
+type RootTypes = (typeof t)["_config"]["$types"];
+
+type PeerRecord<Procedures extends ProcedureMap> = {
+  [P in keyof Procedures & string]: Mutation<Procedures[P]["input"], Procedures[P]["output"]>;
+} & { deliver: Mutation<[string, unknown][], null> };
+
+export type PeerRouter<Procedures extends ProcedureMap> = TRPCBuiltRouter<
+  RootTypes,
+  TRPCDecorateCreateRouterOptions<PeerRecord<Procedures>>
+>;
+
+const deliverySchema = z.array(z.tuple([z.string().max(32), z.unknown()])).max(MESSAGES_MAX);
+
+export function createPeerRouter<Messages extends object, Procedures extends ProcedureMap>(options: {
+  readonly schemas: PeerSchemas<Messages, Procedures>;
+  readonly handlers: PeerHandlers<Messages, Procedures>;
+  readonly counts: DeliveryCounts;
+  readonly log: Log;
+}): PeerRouter<Procedures> {
+  const { schemas, handlers, counts, log } = options;
+
+  const forRole = (role: PeerContext["role"]) =>
+    t.procedure.use(({ ctx, next, path }) => {
+      if (ctx.role === role) return next();
+      throw new TRPCError({
+        code: "FORBIDDEN",
+        cause: new ForbiddenError(`a certificate of role ${ctx.role} may not call ${path}`),
+      });
+    });
+  const member = forRole("node");
+  const joiner = forRole("join");
+
+  /** @returns the messages of known channels and kinds, in order. */
+  const accept = (
+    delivery: z.output<typeof deliverySchema>,
+  ): { channel: keyof Messages; message: Messages[keyof Messages] }[] => {
+    const accepted: { channel: keyof Messages; message: Messages[keyof Messages] }[] = [];
+    for (const [name, raw] of delivery) {
+      const channel = channelNamed(schemas.messages, name);
+      if (channel === undefined) {
+        counts.unsupported++;
+        continue;
+      }
+      const parsed = schemas.messages[channel].safeParse(raw);
+      if (parsed.success) accepted.push({ channel, message: parsed.data });
+      else if (isUnknownKind(parsed.error)) counts.unsupported++;
+      else {
+        counts.malformed++;
+        log.debug("peer message malformed", { channel: name, issue: parsed.error.issues[0]?.path.join(".") });
+      }
+    }
+    return accepted;
+  };
+
+  const deliver = member.input(deliverySchema).mutation(({ ctx, input }) => {
+    if (!ctx.isIntroduced) throw new RefusedError("messages need a sender that has shown its instances");
+    const messages = accept(input);
+    // Acknowledged first, acted on next: the sender's line is free again at once.
+    setImmediate(() => {
+      for (const { channel, message } of messages) handlers.message(ctx.sender, channel, message);
+    });
+    return null;
+  });
+
+  const procedures: Record<string, typeof deliver | ReturnType<typeof procedure>> = { [DELIVER]: deliver };
+  function procedure(name: keyof Procedures & string) {
+    return (name === JOIN ? joiner : member)
+      .input(schemas.procedures[name].input)
+      .mutation(({ ctx, input }) => handlers.call(ctx.sender, name, input));
+  }
+  for (const name of procedureNames(schemas)) procedures[name] = procedure(name);
+  const record: object = procedures;
+  assert(isComplete(record, schemas));
+  return t.router(record);
+}
+
+function procedureNames<Messages extends object, Procedures extends ProcedureMap>(
+  schemas: PeerSchemas<Messages, Procedures>,
+): (keyof Procedures & string)[] {
+  const names = Object.keys(schemas.procedures) as (keyof Procedures & string)[];
+  if (names.includes(DELIVER)) throw new DamagedError(`${DELIVER} is the transport's own procedure`);
+  return names;
+}
+
+/** The one place where the table built by name gets the types of its names. */
+function isComplete<Messages extends object, Procedures extends ProcedureMap>(
+  record: object,
+  schemas: PeerSchemas<Messages, Procedures>,
+): record is PeerRecord<Procedures> {
+  return [DELIVER, ...Object.keys(schemas.procedures)].every((name) => Object.hasOwn(record, name));
+}
+
+function channelNamed<Channels extends object>(channels: Channels, name: string): keyof Channels | undefined {
+  return Object.hasOwn(channels, name) ? (name as keyof Channels) : undefined;
+}

@@ -1,0 +1,324 @@
+/**
+ * The transport between servers: tRPC procedures over HTTPS with mutual TLS 1.3.
+ *
+ * `POST /rpc` is the fast link; `/trpc/…` is the stock tRPC handler over the same
+ * router, for people with curl. Who speaks is read from the certificate, once per
+ * connection, never from the message.
+ */
+
+import { constants } from "node:crypto";
+import { once } from "node:events";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { createServer, type Server, type ServerOptions } from "node:https";
+import { TLSSocket } from "node:tls";
+import { type AnyTRPCRouter, TRPCError } from "@trpc/server";
+import { createHTTPHandler } from "@trpc/server/adapters/standalone";
+import { RefusedError, UnavailableError } from "../errors.ts";
+import type { Log } from "../log.ts";
+import { FRAME_BYTES_MAX, type PeerSelf } from "./frame.ts";
+import { CLIENT_KEEP_ALIVE_MS, type Credentials, HttpsExchange, requireMember } from "./https-exchange.ts";
+import type { InstanceBook } from "./instance-book.ts";
+import { PeerLines } from "./peer-lines.ts";
+import { createPeerRouter, type PeerContext, type PeerSchemas } from "./router.ts";
+import { Connection, type PeerCertificate, type Reply, RpcHandler } from "./rpc-handler.ts";
+import type { PeerAddress, PeerHandlers, PeerRef, ProcedureMap, Transport } from "./transport.ts";
+
+/** A server that has not joined has little to say. */
+const JOIN_FRAME_BYTES_MAX = 64 * 1024;
+const CONNECTIONS_MAX = 4096;
+
+export interface TransportCounts {
+  /** Frames and messages that can't be read. */
+  readonly malformed: number;
+  /** Connections and frames of those who may not speak here. */
+  readonly refused: number;
+  /** Calls past the bound of calls at once. */
+  readonly busy: number;
+  /** Messages of kinds that this version doesn't know. */
+  readonly unsupported: number;
+  /** Messages that never left this server. */
+  readonly dropped: number;
+}
+
+export class TrpcTransport<Messages extends object, Procedures extends ProcedureMap>
+  implements Transport<Messages, Procedures>
+{
+  readonly #self: PeerSelf;
+  readonly #bind: PeerAddress;
+  readonly #advertise: PeerAddress | undefined;
+  readonly #identify: (certificate: Uint8Array) => PeerCertificate;
+  readonly #schemas: PeerSchemas<Messages, Procedures>;
+  readonly #book: InstanceBook;
+  readonly #log: Log;
+  readonly #lines: PeerLines<HttpsExchange>;
+  readonly #connections = new WeakMap<TLSSocket, Connection>();
+  readonly #deliveries = { unsupported: 0, malformed: 0 };
+  #credentials: Credentials;
+  #server: Server | undefined;
+  #rpc: RpcHandler | undefined;
+  #handlers: PeerHandlers<Messages, Procedures> | undefined;
+  /** Connections that TLS or the certificate's name turned away. */
+  #turnedAway = 0;
+
+  /**
+   * @param options.bind port 0: any free one.
+   * @param options.advertise what peers are told to connect to; the bound address when left out.
+   * @param options.identify reads a verified certificate (DER); throws when it speaks for nobody.
+   * @param options.book which starts of others were seen; its records are the caller's to persist.
+   * @param options.stale member `by` says that this server runs on an old copy of its data directory.
+   */
+  constructor(options: {
+    readonly self: PeerSelf;
+    readonly bind: PeerAddress;
+    readonly advertise?: PeerAddress | undefined;
+    readonly credentials: Credentials;
+    readonly identify: (certificate: Uint8Array) => PeerCertificate;
+    readonly schemas: PeerSchemas<Messages, Procedures>;
+    readonly book: InstanceBook;
+    readonly log: Log;
+    readonly stale: (by: string) => void;
+  }) {
+    this.#self = options.self;
+    this.#bind = options.bind;
+    this.#advertise = options.advertise;
+    this.#credentials = options.credentials;
+    this.#identify = options.identify;
+    this.#schemas = options.schemas;
+    this.#book = options.book;
+    this.#log = options.log;
+    this.#lines = new PeerLines({
+      self: options.self,
+      address: options.advertise ?? options.bind,
+      book: options.book,
+      log: options.log,
+      exchangeTo: (peer) =>
+        new HttpsExchange({
+          address: peer.address,
+          credentials: () => this.#credentials,
+          verify: (certificate) =>
+            requireMember(this.#identify(certificate), this.#self.clusterId, peer.nodeId),
+        }),
+      refused: (nodeId) => this.#handlers?.refused(nodeId),
+      stale: options.stale,
+    });
+  }
+
+  get counts(): TransportCounts {
+    return {
+      malformed: (this.#rpc?.counts.malformed ?? 0) + this.#deliveries.malformed,
+      refused: (this.#rpc?.counts.refused ?? 0) + this.#turnedAway,
+      busy: this.#rpc?.counts.busy ?? 0,
+      unsupported: this.#deliveries.unsupported,
+      dropped: this.#lines.dropped,
+    };
+  }
+
+  /** @throws {UnavailableError} the port can't be bound; says why. */
+  async listen(handlers: PeerHandlers<Messages, Procedures>): Promise<PeerAddress> {
+    this.#handlers = handlers;
+    const router = createPeerRouter({
+      schemas: this.#schemas,
+      handlers,
+      counts: this.#deliveries,
+      log: this.#log,
+    });
+    const rpc = new RpcHandler({ router, self: this.#self, book: this.#book, log: this.#log });
+    this.#rpc = rpc;
+    const stock = createHTTPHandler<AnyTRPCRouter>({
+      router,
+      basePath: "/trpc/",
+      maxBodySize: FRAME_BYTES_MAX,
+      allowBatching: false,
+      createContext: async ({ req }) => this.#stockContext(req),
+    });
+    const server = createServer(
+      {
+        ...tlsOptions(this.#credentials),
+        requestCert: true,
+        rejectUnauthorized: true,
+        ALPNProtocols: ["http/1.1"],
+        handshakeTimeout: 5000,
+        keepAliveTimeout: CLIENT_KEEP_ALIVE_MS + 15_000,
+        headersTimeout: 10_000,
+        requestTimeout: 30_000,
+        maxHeaderSize: 8192,
+        noDelay: true,
+      },
+      (request, response) => {
+        if (request.method === "POST" && request.url === "/rpc") this.#receive(rpc, request, response);
+        else if (request.url?.startsWith("/trpc/")) stock(request, response);
+        else response.writeHead(404).end();
+      },
+    );
+    server.maxConnections = CONNECTIONS_MAX;
+    server.on("tlsClientError", (error) => {
+      this.#turnedAway++;
+      this.#log.debug("peer connection failed", { reason: error.message });
+    });
+    server.on("clientError", (_, socket) => socket.destroy());
+    this.#server = server;
+    server.listen(this.#bind.port, this.#bind.host);
+    try {
+      await once(server, "listening");
+    } catch (cause) {
+      const { host, port } = this.#bind;
+      throw new UnavailableError(
+        `${host}:${port} can't be bound: ${cause instanceof Error ? cause.message : ""}; choose another --peer-port`,
+        { cause },
+      );
+    }
+    const bound = server.address();
+    const port = bound !== null && typeof bound === "object" ? bound.port : this.#bind.port;
+    this.#lines.address = this.#advertise ?? { host: this.#bind.host, port };
+    return { host: this.#bind.host, port };
+  }
+
+  send<C extends keyof Messages>(to: PeerRef, channel: C, message: Messages[C]): void {
+    this.#lines.send(to, String(channel), message);
+  }
+
+  call<P extends keyof Procedures>(
+    to: PeerRef,
+    procedure: P,
+    input: Procedures[P]["input"],
+    options: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
+  ): Promise<Procedures[P]["output"]> {
+    return this.#lines.call(
+      to,
+      String(procedure),
+      input,
+      this.#schemas.procedures[procedure].output,
+      options,
+    );
+  }
+
+  /** New connections, both ways, use these credentials from now on; those that stand go on. */
+  renew(credentials: Credentials): void {
+    this.#credentials = credentials;
+    this.#server?.setSecureContext(tlsOptions(credentials));
+    for (const exchange of this.#lines.exchanges) exchange.renew();
+  }
+
+  async close(): Promise<void> {
+    this.#lines.close();
+    const server = this.#server;
+    if (server === undefined) return;
+    const closed = server.listening ? once(server, "close") : undefined;
+    server.close();
+    server.closeAllConnections();
+    await closed;
+  }
+
+  /** The connection that `socket` is, or undefined when its certificate speaks for nobody who may connect. */
+  #connectionOf(socket: unknown): Connection | undefined {
+    if (!(socket instanceof TLSSocket)) return undefined;
+    const known = this.#connections.get(socket);
+    if (known !== undefined) return known;
+    const certificate = socket.getPeerCertificate();
+    try {
+      const connection = new Connection(this.#identify(certificate.raw), socket.remoteAddress ?? "");
+      if (connection.certificate.role === "edge")
+        throw new RefusedError("an edge certificate is not for peers");
+      this.#connections.set(socket, connection);
+      return connection;
+    } catch (thrown) {
+      this.#turnedAway++;
+      const reason = thrown instanceof Error ? thrown.message : String(thrown);
+      this.#rpc?.note(`identity ${reason}`, "peer refused", { reason });
+      return undefined;
+    }
+  }
+
+  #receive(rpc: RpcHandler, request: IncomingMessage, response: ServerResponse): void {
+    const connection = this.#connectionOf(request.socket);
+    if (connection === undefined) {
+      response.writeHead(403, { connection: "close" }).end();
+      return;
+    }
+    const bytesMax = connection.certificate.role === "join" ? JOIN_FRAME_BYTES_MAX : FRAME_BYTES_MAX;
+    let pieces: Buffer[] = [];
+    let bytes = 0;
+    const tooLarge = () => {
+      pieces = [];
+      rpc.counts.malformed++;
+      // What else is under way is not read: the connection ends with this response.
+      response.writeHead(413, { connection: "close" }).end();
+      request.removeAllListeners("data");
+      request.on("error", () => {});
+      response.once("finish", () => request.socket.destroySoon());
+    };
+    if (Number(request.headers["content-length"] ?? 0) > bytesMax) {
+      tooLarge();
+      return;
+    }
+    request.on("data", (piece: Buffer) => {
+      bytes += piece.length;
+      if (bytes > bytesMax) tooLarge();
+      else pieces.push(piece);
+    });
+    request.on("end", () => {
+      if (bytes > bytesMax) return;
+      const frame = pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces);
+      pieces = [];
+      const gone = new AbortController();
+      response.on("close", () => {
+        if (!response.writableFinished) gone.abort();
+      });
+      rpc.receive(connection, frame, replyBy(response), gone.signal);
+    });
+    request.on("error", () => {
+      pieces = []; // The sender hung up; it knows.
+    });
+  }
+
+  /** Without a head nobody has shown its instances: enough for questions, not for messages. */
+  #stockContext(request: IncomingMessage): PeerContext {
+    const connection = this.#connectionOf(request.socket);
+    if (connection === undefined || connection.certificate.clusterId !== this.#self.clusterId) {
+      const cause = new RefusedError("the certificate is not of this cluster");
+      throw new TRPCError({ code: "UNAUTHORIZED", cause });
+    }
+    const { certificate, remoteHost } = connection;
+    return {
+      sender: {
+        nodeId: certificate.name,
+        address: { host: remoteHost, port: 0 },
+        incarnation: 0,
+        instance: "",
+      },
+      role: certificate.role === "node" ? "node" : "join",
+      isIntroduced: false,
+    };
+  }
+}
+
+function tlsOptions({ certificate, key, rootCertificate }: Credentials): ServerOptions {
+  return {
+    cert: certificate,
+    key,
+    ca: rootCertificate,
+    minVersion: "TLSv1.3",
+    // A resumed session would outlive the certificate that it began with.
+    secureOptions: constants.SSL_OP_NO_TICKET,
+  };
+}
+
+const CONTENT_TYPE = "application/x-msgpack";
+
+function replyBy(response: ServerResponse): Reply {
+  return {
+    refuse(status, body) {
+      response.writeHead(status, { "content-type": CONTENT_TYPE, "content-length": body.length }).end(body);
+    },
+    write(part) {
+      if (!response.headersSent) response.writeHead(200, { "content-type": CONTENT_TYPE });
+      response.write(part);
+    },
+    end(part) {
+      if (!response.headersSent) {
+        response.writeHead(200, { "content-type": CONTENT_TYPE, "content-length": part.length });
+      }
+      response.end(part);
+    },
+  };
+}

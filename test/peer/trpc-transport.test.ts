@@ -1,0 +1,6 @@
+import { SocketWorld } from "./parties.ts";
+import { transportConformance } from "./transport-conformance.ts";
+
+const world = await SocketWorld.create();
+
+transportConformance("TrpcTransport", async () => world);
