@@ -12,8 +12,8 @@ import { Parser } from "htmlparser2";
 export const NODES_MAX = 200_000;
 export const DEPTH_MAX = 512;
 
-/** Open elements beyond `DEPTH_MAX` that are kept account of; the parser's own stack grows with them. */
-const UNENTERED_MAX = 4096;
+/** Open elements beyond `DEPTH_MAX` that are kept account of; each closing tag costs a search among them. */
+const UNENTERED_MAX = 1024;
 
 export interface ParsedDocument {
   readonly root: Document;

@@ -6,6 +6,9 @@
  * a single point does not (`1.234` is 1.234): without a locale this is a convention, not knowledge.
  */
 
+/** Thousands, and lakhs as in India. */
+const GROUPED = /^\d{1,3}(?:[.,]\d{2,3})*[.,]\d{3}$/;
+
 /** @returns the first number in `text`; undefined when there is none. */
 export function parseNumber(text: string): number | undefined {
   const found =
@@ -37,9 +40,12 @@ function plainDigits(text: string): string {
   const sign = point !== -1 ? "." : ",";
   const at = Math.max(point, comma);
   if (at === -1) return compact;
-  const isRepeated = compact.indexOf(sign) !== at;
-  const groupsThousands = sign === "," && /^[1-9]\d{0,2},\d{3}$/.test(compact);
-  return isRepeated || groupsThousands
-    ? compact.replaceAll(sign, "")
-    : `${compact.slice(0, at)}.${compact.slice(at + 1)}`;
+  if (compact.indexOf(sign) !== at) {
+    // Versions and dates have several points too: of `1.2.3`, take `1.2`.
+    if (GROUPED.test(compact)) return compact.replaceAll(sign, "");
+    const [whole = "", fraction = ""] = compact.split(sign);
+    return `${whole}.${fraction}`;
+  }
+  if (sign === "," && /^[1-9]\d{0,2},\d{3}$/.test(compact)) return compact.replace(",", "");
+  return `${compact.slice(0, at)}.${compact.slice(at + 1)}`;
 }

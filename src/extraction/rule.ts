@@ -9,7 +9,7 @@
  * the tree is counted, and the count is bounded per page (`Budget`).
  */
 import { compile, type Options } from "css-select";
-import { type AnyNode, Element, isTag } from "domhandler";
+import { type AnyNode, Element, isTag, isText } from "domhandler";
 import * as domutils from "domutils";
 
 export const VALUE_TYPES = ["text", "number", "integer", "boolean", "url", "html"] as const;
@@ -40,7 +40,7 @@ export const FIELDS_DEPTH_MAX = 8;
 const SELECTOR_LENGTH_MAX = 1024;
 
 /** Steps through the tree for all rules of one page: about half a second. */
-export const STEPS_MAX = 20_000_000;
+export const STEPS_MAX = 50_000_000;
 
 export class StepsExceeded extends Error {}
 
@@ -209,16 +209,11 @@ function countingAdapter(budget: Budget): NonNullable<Options<AnyNode, Element>[
     },
     getSiblings: (node) => {
       const siblings = domutils.getSiblings(node);
-      budget.spend(siblings.length);
+      budget.spend(1 + siblings.length / 256);
       return siblings;
     },
     prevElementSibling: domutils.prevElementSibling,
-    getText: (node) => {
-      // `:contains` and `:empty`: the text is as dear as the part of the page it is taken from.
-      const text = domutils.getText(node);
-      budget.spend(1 + text.length / 16);
-      return text;
-    },
+    getText: (node) => countedText(node, budget),
     hasAttrib: (element, name) => element.attribs[name] !== undefined,
     removeSubsets: domutils.removeSubsets,
     equals: (a, b) => {
@@ -226,4 +221,18 @@ function countingAdapter(budget: Budget): NonNullable<Options<AnyNode, Element>[
       return a === b;
     },
   };
+}
+
+/** For `:contains` and `:empty`: as dear as the part of the page that it is taken from. */
+function countedText(from: AnyNode, budget: Budget): string {
+  let out = "";
+  const waiting: AnyNode[] = [from];
+  for (let node = waiting.pop(); node !== undefined; node = waiting.pop()) {
+    budget.spend(1);
+    if (isText(node)) out += node.data;
+    else if ("children" in node) {
+      for (let n = node.children.length - 1; n >= 0; n--) waiting.push(node.children[n]!);
+    }
+  }
+  return out;
 }

@@ -6,6 +6,7 @@ import { type AnyNode, type Element, isTag, isText, type ParentNode } from "domh
 /** Elements whose content is not for readers. */
 const HIDDEN: ReadonlySet<string> = new Set([
   "script",
+  "title",
   "style",
   "template",
   "noscript",
@@ -61,7 +62,7 @@ export function pageText(root: ParentNode, lengthMax: number): string {
     },
     edge: (element) => {
       if (BLOCKS.has(element.name)) endLine();
-      else if (CELLS.has(element.name)) line += "\t";
+      else if (CELLS.has(element.name)) line += " ";
     },
     skip: (element) => HIDDEN.has(element.name),
   });

@@ -1,0 +1,213 @@
+/**
+ * A page from its URL to its report: fetched, decoded, parsed once, and read in every way
+ * that the task asks for.
+ */
+import { hash } from "node:crypto";
+import { STATUS_CODES } from "node:http";
+import { zstdCompressSync } from "node:zlib";
+import { parseDocument } from "../src/extraction/document.ts";
+import { extract } from "../src/extraction/extract.ts";
+import {
+  allElements,
+  documentBase,
+  findLinks,
+  isPageNofollow,
+  type PageLink,
+} from "../src/extraction/links.ts";
+import { findMetadata } from "../src/extraction/metadata.ts";
+import { compileRules, type RuleSet } from "../src/extraction/rule.ts";
+import { pageText } from "../src/extraction/text.ts";
+import { decodeText } from "../src/fetcher/charset.ts";
+import type { Fetcher, FetchOutcome, FetchRequest } from "../src/fetcher/fetcher.ts";
+import { canonicalUrl } from "../src/frontier/canonical-url.ts";
+import { compileScope } from "../src/job/scope.ts";
+import type { ScrapingEnd } from "../src/pool/scraping-message.ts";
+import type { FoundLink, LinkPolicy, PageReport, Report, ScrapeTask } from "../src/pool/task.ts";
+import { productToken } from "../src/robots/robots-file.ts";
+import { RecentlyCompiled } from "./recently-compiled.ts";
+
+/** Characters of a page's text. */
+const TEXT_LENGTH_MAX = 1_000_000;
+/** Characters of a page's source; a report must fit into a message between servers. */
+const HTML_LENGTH_MAX = 4_000_000;
+const LINKS_FORMAT_LENGTH_MAX = 1_000_000;
+const COMPILED_MAX = 16;
+
+type Answer = Extract<FetchOutcome, { kind: "answer" }>;
+type PageParts = Pick<PageReport, "data" | "fieldErrors" | "found" | "metadata" | "text" | "links" | "html">;
+
+export class PageReader {
+  readonly #rules = new RecentlyCompiled(COMPILED_MAX, (rules: RuleSet) => compileRules(rules));
+  readonly #scopes = new RecentlyCompiled(COMPILED_MAX, (policy: LinkPolicy) => compileScope(policy));
+
+  /** @param holding runs what it is given, in sight of those who watch over the thread. */
+  async read(
+    fetcher: Fetcher,
+    task: ScrapeTask,
+    conditions: Pick<FetchRequest, "mayStart" | "onStart" | "signal">,
+    holding: <T>(work: () => T) => T,
+  ): Promise<ScrapingEnd> {
+    let startedMs = performance.now();
+    const outcome = await fetcher.fetch({
+      url: task.url,
+      userAgent: task.userAgent,
+      headers: task.headers,
+      timeoutMs: task.timeoutMs,
+      maxBytes: task.maxBytes,
+      cutsBody: false,
+      accept: task.accept,
+      allowAddresses: task.allowAddresses,
+      mayStart: conditions.mayStart,
+      onStart() {
+        startedMs = performance.now();
+        conditions.onStart();
+      },
+      signal: conditions.signal,
+    });
+    if (outcome.kind === "notStarted") return outcome;
+    const report =
+      outcome.kind === "answer"
+        ? holding(() => this.#readPage(task, outcome, startedMs))
+        : withoutPage(task, outcome);
+    return { kind: "report", report };
+  }
+
+  #readPage(task: ScrapeTask, answer: Answer, startedMs: number): PageReport {
+    const { body, contentType } = answer;
+    const text = decodeText(body, contentType);
+    const parts = isHtml(contentType, text)
+      ? this.#readHtml(task, answer, text)
+      : readOther(task, contentType, text);
+    return {
+      kind: "page",
+      status: answer.status,
+      finalUrl: task.url,
+      contentType: contentType ?? null,
+      bytes: body.length,
+      sha256: hash("sha256", body),
+      latencyMs: answer.latencyMs,
+      ...parts,
+      ...(task.keepBody && { body: zstdCompressSync(body) }),
+      durationMs: performance.now() - startedMs,
+    };
+  }
+
+  #readHtml(task: ScrapeTask, answer: Answer, html: string): PageParts {
+    const { root, isCut } = parseDocument(html);
+    const elements = allElements(root);
+    const baseUrl = documentBase(elements, task.url);
+    const { data, errors } = extract(root, this.#rules.get(task.extract as RuleSet), baseUrl);
+    const wants = (format: string) => task.formats.includes(format);
+    const links =
+      task.links !== null || wants("links")
+        ? findLinks(
+            elements,
+            baseUrl,
+            isPageNofollow(elements, productToken(task.userAgent), answer.robotsHeader),
+          )
+        : [];
+    const source = wants("html") ? cutHtml(html) : undefined;
+    return {
+      data,
+      fieldErrors: [
+        ...errors,
+        ...(isCut
+          ? [{ field: "(page)", message: "is too large or too deeply nested: its end was not read" }]
+          : []),
+        ...(source !== undefined && source.length < html.length ? [HTML_CUT] : []),
+      ],
+      found: this.#found(task, links),
+      ...(wants("metadata") && { metadata: findMetadata(elements, baseUrl) }),
+      ...(wants("text") && { text: pageText(root, TEXT_LENGTH_MAX) }),
+      ...(wants("links") && { links: listed(links) }),
+      ...(source !== undefined && { html: source }),
+    };
+  }
+
+  /** Canonical, in scope, each once, without the page itself. */
+  #found(task: ScrapeTask, links: readonly PageLink[]): FoundLink[] {
+    const policy = task.links;
+    if (policy === null) return [];
+    const isInScope = this.#scopes.get(policy);
+    const found = new Map<string, FoundLink>();
+    for (const link of links) {
+      if (link.isNofollow && !policy.followNofollow) continue;
+      const canonical = canonicalUrl(link.url, undefined, policy);
+      if (canonical === undefined || canonical.key === task.key || found.has(canonical.key)) continue;
+      if (isInScope(canonical.url, canonical.host)) found.set(canonical.key, canonical);
+    }
+    return [...found.values()];
+  }
+}
+
+function withoutPage(
+  task: ScrapeTask,
+  outcome: Exclude<FetchOutcome, { kind: "answer" | "notStarted" }>,
+): Report {
+  if (outcome.kind === "broken") return outcome;
+  const { status, latencyMs } = outcome;
+  if (outcome.kind === "refused") {
+    return {
+      kind: "refused",
+      status,
+      reason: reasonOf(status),
+      retryAfterMs: outcome.retryAfterMs,
+      latencyMs,
+    };
+  }
+  const target = canonicalUrl(outcome.location, task.url, task.links ?? undefined);
+  return target === undefined
+    ? {
+        kind: "refused",
+        status,
+        reason: `${reasonOf(status)}, to no usable address`,
+        retryAfterMs: null,
+        latencyMs,
+      }
+    : { kind: "redirect", status, target, latencyMs };
+}
+
+function reasonOf(status: number): string {
+  return `HTTP ${status}${STATUS_CODES[status] === undefined ? "" : ` ${STATUS_CODES[status]}`}`;
+}
+
+/** Rules read HTML; of anything else there is text at most. */
+function readOther(task: ScrapeTask, contentType: string | undefined, text: string): PageParts {
+  const fields = Object.keys(task.extract);
+  const type = (contentType ?? "of unknown type").split(";")[0]!.trim();
+  return {
+    data: Object.fromEntries(fields.map((field) => [field, null])),
+    fieldErrors: fields.length === 0 ? [] : [{ field: "(page)", message: `is ${type}: rules need HTML` }],
+    found: [],
+    ...(task.formats.includes("metadata") && {
+      metadata: { title: null, description: null, language: null, canonical: null },
+    }),
+    ...(task.formats.includes("text") && { text: text.slice(0, TEXT_LENGTH_MAX) }),
+    ...(task.formats.includes("links") && { links: [] }),
+    ...(task.formats.includes("html") && { html: cutHtml(text) }),
+  };
+}
+
+const HTML_CUT = { field: "html", message: `was cut after ${HTML_LENGTH_MAX} characters` };
+
+function cutHtml(text: string): string {
+  return text.slice(0, HTML_LENGTH_MAX);
+}
+
+function isHtml(contentType: string | undefined, text: string): boolean {
+  const type = (contentType ?? "").split(";")[0]!.trim().toLowerCase();
+  // As browsers guess it (MIME Sniffing, 7.1), roughly.
+  if (type === "") return /^\s*<(?:!doctype\s+html|!--|[a-z][a-z0-9]*[\s>])/i.test(text.slice(0, 1024));
+  return type === "text/html" || type === "application/xhtml+xml";
+}
+
+function listed(links: readonly PageLink[]): NonNullable<PageReport["links"]> {
+  let length = 0;
+  const list: { url: string; text: string; rel: string }[] = [];
+  for (const { url, text, rel } of links) {
+    length += url.length + text.length + rel.length;
+    if (length > LINKS_FORMAT_LENGTH_MAX) break;
+    list.push({ url, text, rel });
+  }
+  return list;
+}

@@ -1,0 +1,156 @@
+/**
+ * The scraping process. Its main thread only passes messages, and watches: it ends itself when
+ * its memory grows too much (buffers are counted by no limit of V8) or when its server is gone,
+ * and ends threads that a page keeps busy for too long.
+ */
+import { Piscina } from "piscina";
+import {
+  type FromScraping,
+  type ScrapingEnd,
+  TASKS_PER_THREAD,
+  type ToScraping,
+} from "../src/pool/scraping-message.ts";
+import type { Report, Task } from "../src/pool/task.ts";
+import { CANCEL_CHANNEL, type ScrapeJob, type ScrapeOutcome, type ThreadMessage } from "./scrape-job.ts";
+
+const MiB = 1024 * 1024;
+const WATCH_EVERY_MS = 50;
+/** Reading one page, once its body is there: decoding, parsing, extraction. */
+const PROCESSING_MS_MAX = 10_000;
+/** What a task may take beyond its own time-out, before its thread is taken for stuck. */
+const GRACE_MS = 20_000;
+const HEAP_MB_MAX = 256;
+const BATCH_MAX = 16;
+
+const threads = Number(process.argv[2]);
+const rssMax = (500 + 200 * threads) * MiB;
+
+interface Running {
+  readonly thread: AbortController;
+  readonly endsBeforeMs: number;
+  hasStarted: boolean;
+  /** Why its thread had to be ended, when it was on account of this task. */
+  verdict: string | undefined;
+}
+
+const running = new Map<number, Running>();
+/** By thread: the task in hand (0: none) and since when, in nanoseconds. */
+const inHand = new Map<number, BigInt64Array>();
+/** When the server was last heard of, in nanoseconds; all threads see it. */
+const heard = new BigInt64Array(new SharedArrayBuffer(8));
+Atomics.store(heard, 0, process.hrtime.bigint());
+
+const piscina = new Piscina({
+  filename: new URL("./scrape.ts", import.meta.url).href,
+  minThreads: threads,
+  maxThreads: threads,
+  concurrentTasksPerWorker: TASKS_PER_THREAD,
+  // A thread that slept between tasks could not read from its sockets.
+  atomics: "disabled",
+  maxQueue: threads * TASKS_PER_THREAD,
+  recordTiming: false,
+  workerHistogram: false,
+  resourceLimits: { maxOldGenerationSizeMb: HEAP_MB_MAX },
+  workerData: { heard },
+});
+const cancels = new BroadcastChannel(CANCEL_CHANNEL);
+
+piscina.on("message", (message: ThreadMessage) => {
+  if (message.kind === "up") {
+    inHand.set(message.threadId, message.inHand);
+    if (inHand.size === threads) post({ kind: "ready" });
+  } else {
+    tellStarted(message.id, message.atMs);
+  }
+});
+// A thread that died without a task; Piscina has replaced it.
+piscina.on("error", () => {});
+
+process.on("message", (batch) => {
+  Atomics.store(heard, 0, process.hrtime.bigint());
+  for (const message of batch as ToScraping[]) {
+    if (message.kind === "run") void run(message.id, message.task, message.startBefore);
+    else if (message.kind === "cancel") cancels.postMessage(message.id);
+  }
+});
+process.on("disconnect", () => process.exit(0));
+
+setInterval(() => {
+  if (process.memoryUsage.rss() > rssMax) process.kill(process.pid, "SIGKILL");
+  const now = process.hrtime.bigint();
+  for (const slot of inHand.values()) {
+    const id = Number(Atomics.load(slot, 0));
+    const since = Atomics.load(slot, 1);
+    if (id !== 0 && now - since > BigInt(PROCESSING_MS_MAX) * 1_000_000n) {
+      end(id, `took longer than ${PROCESSING_MS_MAX} ms to process`);
+    }
+  }
+  for (const [id, { endsBeforeMs }] of running) {
+    if (performance.now() > endsBeforeMs) end(id, "did not end in time");
+  }
+}, WATCH_EVERY_MS);
+
+async function run(id: number, task: Task, startBefore: number): Promise<void> {
+  const thread = new AbortController();
+  running.set(id, {
+    thread,
+    endsBeforeMs: performance.now() + task.timeoutMs + GRACE_MS,
+    hasStarted: false,
+    verdict: undefined,
+  });
+  const job: ScrapeJob = { id, task, startBefore };
+  let ended: ScrapingEnd;
+  try {
+    const outcome: ScrapeOutcome = await piscina.run(job, { signal: thread.signal });
+    if (outcome.startedAtMs !== undefined) tellStarted(id, outcome.startedAtMs);
+    ended = outcome.end;
+  } catch (error) {
+    ended = { kind: "report", report: reportOf(id, error) };
+  }
+  running.delete(id);
+  post({ kind: "ended", id, end: ended });
+}
+
+/** The thread is gone, by this page's fault or another's. */
+function reportOf(id: number, error: unknown): Report {
+  const verdict = running.get(id)?.verdict;
+  if (verdict !== undefined) return { kind: "broken", reason: verdict, retryable: false };
+  for (const [threadId, slot] of inHand) {
+    if (Number(Atomics.load(slot, 0)) !== id) continue;
+    inHand.delete(threadId);
+    const isMemory = error instanceof Error && "code" in error && error.code === "ERR_WORKER_OUT_OF_MEMORY";
+    const reason = isMemory ? "needed too much memory to process" : "ended its scraping thread";
+    return { kind: "broken", reason, retryable: false };
+  }
+  return { kind: "broken", reason: "another page ended its scraping thread", retryable: true };
+}
+
+function end(id: number, verdict: string): void {
+  const task = running.get(id);
+  if (task === undefined || task.verdict !== undefined) return;
+  task.verdict = verdict;
+  for (const [threadId, slot] of inHand) {
+    if (Number(Atomics.load(slot, 0)) === id) inHand.delete(threadId);
+  }
+  // Piscina ends the thread of an aborted task, and starts another.
+  task.thread.abort();
+}
+
+function tellStarted(id: number, atMs: number): void {
+  const task = running.get(id);
+  if (task === undefined || task.hasStarted) return;
+  task.hasStarted = true;
+  post({ kind: "started", id, atMs });
+}
+
+const outbox: FromScraping[] = [];
+
+function post(message: FromScraping): void {
+  outbox.push(message);
+  if (outbox.length === 1) setImmediate(flush);
+  else if (outbox.length >= BATCH_MAX) flush();
+}
+
+function flush(): void {
+  if (outbox.length > 0) process.send?.(outbox.splice(0), undefined, {}, () => {});
+}

@@ -1,0 +1,58 @@
+/**
+ * Fetches a robots.txt (RFC 9309, 2.3).
+ */
+import { decodeText } from "../src/fetcher/charset.ts";
+import type { Fetcher, FetchRequest } from "../src/fetcher/fetcher.ts";
+import { canonicalUrl } from "../src/frontier/canonical-url.ts";
+import type { ScrapingEnd } from "../src/pool/scraping-message.ts";
+import type { RobotsTask } from "../src/pool/task.ts";
+import { ROBOTS_BYTES_MAX } from "../src/robots/robots-file.ts";
+
+/** RFC 9309, 2.3.1.2: at least five are followed, also to other hosts. */
+const REDIRECTS_MAX = 5;
+
+/** Never rejects. */
+export async function fetchRobots(
+  fetcher: Fetcher,
+  task: RobotsTask,
+  conditions: Pick<FetchRequest, "mayStart" | "onStart" | "signal">,
+): Promise<ScrapingEnd> {
+  const endsBeforeMs = performance.now() + task.timeoutMs;
+  let url = `${task.origin}/robots.txt`;
+  for (let hop = 0; ; hop++) {
+    const outcome = await fetcher.fetch({
+      url,
+      userAgent: task.userAgent,
+      headers: {},
+      timeoutMs: Math.max(1, Math.ceil(endsBeforeMs - performance.now())),
+      maxBytes: ROBOTS_BYTES_MAX,
+      cutsBody: true,
+      accept: ["text/plain", "*/*"],
+      allowAddresses: task.allowAddresses,
+      // Further hops belong to a request that has started.
+      mayStart: () => (hop === 0 ? conditions.mayStart() : undefined),
+      onStart: conditions.onStart,
+      signal: conditions.signal,
+    });
+    if (outcome.kind === "notStarted") return outcome;
+    if (outcome.kind === "broken") return robots(0, "", null, 0);
+    if (outcome.kind === "answer") {
+      return robots(
+        outcome.status,
+        decodeText(outcome.body, "text/plain; charset=utf-8"),
+        null,
+        outcome.latencyMs,
+      );
+    }
+    if (outcome.kind === "refused") {
+      return robots(outcome.status, "", outcome.retryAfterMs, outcome.latencyMs);
+    }
+    const target = hop < REDIRECTS_MAX ? canonicalUrl(outcome.location, url) : undefined;
+    if (target === undefined) return robots(outcome.status, "", null, outcome.latencyMs);
+    url = target.url;
+  }
+}
+
+function robots(status: number, text: string, retryAfterMs: number | null, latencyMs: number): ScrapingEnd {
+  return { kind: "report", report: { kind: "robots", status, text, retryAfterMs, latencyMs } };
+}
