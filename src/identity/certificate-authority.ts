@@ -213,7 +213,7 @@ export function readCertificate(certificate: string | Uint8Array): CertificateNa
   } catch (cause) {
     throw new RefusedError("not an X.509 certificate", { cause });
   }
-  // Node puts names with special characters in quotes, so a host name can't pretend to be a URI.
+  // Exactly one: a host name that looks like a second one makes the certificate speak for nobody.
   const uris = (parsed.subjectAltName ?? "").split(", ").filter((name) => name.startsWith("URI:"));
   const match =
     uris.length === 1

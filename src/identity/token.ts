@@ -52,7 +52,8 @@ export function createSigningKey(options: { signFrom: number; verifyUntil: numbe
   const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
   const { kty, crv, x, y, d } = privateKey.export({ format: "jwk" });
   const kid = createHash("sha256").update(JSON.stringify({ crv, kty, x, y })).digest("base64url");
-  return signingKeySchema.parse({ kid, jwk: { kty, crv, x, y, d }, ...options });
+  const { signFrom, verifyUntil } = options;
+  return signingKeySchema.parse({ kid, jwk: { kty, crv, x, y, d }, signFrom, verifyUntil });
 }
 
 /** Who asks, as proved by an access token. */
