@@ -15,18 +15,21 @@ export interface Sink {
   fail(error: Error): void;
 }
 
+/**
+ * `frames` use one connection and go one after the other; `calls` use as many as
+ * it takes, up to a bound, and wait for a free one past that.
+ */
+export type Lane = "frames" | "calls";
+
 export interface Exchange {
   /**
-   * `frames` use one connection and go one after the other; `calls` use as many
-   * as it takes, up to a bound, and wait for a free one past that.
-   *
    * The sink is called later, never within this call.
    *
    * @returns gives the request up; the sink hears nothing more.
    */
-  post(lane: "frames" | "calls", body: Buffer, sink: Sink): () => void;
-  /** Breaks what is under way, and connects anew next time, to `address`. */
-  reconnect(address: PeerAddress): void;
+  post(lane: Lane, body: Buffer, sink: Sink): () => void;
+  /** Breaks what is under way in that lane; its next request connects anew, to `address`. */
+  reconnect(lane: Lane, address: PeerAddress): void;
   close(): void;
 }
 

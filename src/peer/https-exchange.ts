@@ -4,8 +4,8 @@
  */
 import { Client, type Dispatcher, Pool } from "undici";
 import { RefusedError } from "../errors.ts";
-import type { Exchange, Sink } from "./exchange.ts";
-import type { PeerCertificate } from "./rpc-handler.ts";
+import type { Exchange, Lane, Sink } from "./exchange.ts";
+import type { PeerCertificate } from "./rpc-server.ts";
 import type { PeerAddress } from "./transport.ts";
 
 /** Connections to one peer for calls; each carries one batch of calls at a time. */
@@ -27,7 +27,7 @@ export class HttpsExchange implements Exchange {
   readonly #credentials: () => Credentials;
   readonly #verify: (certificate: Buffer) => void;
   #address: PeerAddress;
-  #dispatchers: { readonly frames: Dispatcher; readonly calls: Dispatcher };
+  #lanes: Readonly<Record<Lane, Dispatcher>>;
   #isClosed = false;
 
   /** @param verify throws when the certificate, whose chain is right, is not the peer's. */
@@ -39,10 +39,10 @@ export class HttpsExchange implements Exchange {
     this.#address = options.address;
     this.#credentials = options.credentials;
     this.#verify = options.verify;
-    this.#dispatchers = this.#connect();
+    this.#lanes = { frames: this.#connect("frames"), calls: this.#connect("calls") };
   }
 
-  post(lane: "frames" | "calls", body: Buffer, sink: Sink): () => void {
+  post(lane: Lane, body: Buffer, sink: Sink): () => void {
     let controller: Dispatcher.DispatchController | undefined;
     let isOver = false;
     if (this.#isClosed) {
@@ -52,7 +52,7 @@ export class HttpsExchange implements Exchange {
       return () => (isOver = true);
     }
     const giveUp = new Error("given up");
-    this.#dispatchers[lane].dispatch(
+    this.#lanes[lane].dispatch(
       { path: "/rpc", method: "POST", body, headers: { "content-type": "application/x-msgpack" } },
       {
         onRequestStart(started) {
@@ -83,26 +83,28 @@ export class HttpsExchange implements Exchange {
     };
   }
 
-  reconnect(address: PeerAddress): void {
+  reconnect(lane: Lane, address: PeerAddress): void {
+    if (this.#isClosed) return;
     this.#address = address;
-    const before = this.#dispatchers;
-    if (!this.#isClosed) this.#dispatchers = this.#connect();
-    destroy(before, new Error("the connection was given up"));
+    const before = this.#lanes[lane];
+    this.#lanes = { ...this.#lanes, [lane]: this.#connect(lane) };
+    void before.destroy(new Error("the connection was given up"));
   }
 
   /** New connections with the present credentials; what is under way ends on the old ones. */
   renew(): void {
-    const before = this.#dispatchers;
-    this.#dispatchers = this.#connect();
-    for (const dispatcher of [before.frames, before.calls]) void dispatcher.close();
+    if (this.#isClosed) return;
+    const before = this.#lanes;
+    this.#lanes = { frames: this.#connect("frames"), calls: this.#connect("calls") };
+    for (const dispatcher of Object.values(before)) void dispatcher.close();
   }
 
   close(): void {
     this.#isClosed = true;
-    destroy(this.#dispatchers, new Error("closed"));
+    for (const dispatcher of Object.values(this.#lanes)) void dispatcher.destroy(new Error("closed"));
   }
 
-  #connect(): { frames: Client; calls: Pool } {
+  #connect(lane: Lane): Dispatcher {
     const { certificate, key, rootCertificate } = this.#credentials();
     const { host, port } = this.#address;
     const origin = `https://${host.includes(":") ? `[${host}]` : host}:${port}`;
@@ -133,10 +135,9 @@ export class HttpsExchange implements Exchange {
         },
       },
     };
-    return {
-      frames: new Client(origin, options),
-      calls: new Pool(origin, { ...options, connections: CONNECTIONS_MAX }),
-    };
+    return lane === "frames"
+      ? new Client(origin, options)
+      : new Pool(origin, { ...options, connections: CONNECTIONS_MAX });
   }
 }
 
@@ -153,11 +154,4 @@ export function requireMember(certificate: PeerCertificate, clusterId: string, n
       `the server at this address is ${role} ${name}, not node ${nodeId ?? "of the cluster"}`,
     );
   }
-}
-
-function destroy(
-  dispatchers: { readonly frames: Dispatcher; readonly calls: Dispatcher },
-  error: Error,
-): void {
-  for (const dispatcher of [dispatchers.frames, dispatchers.calls]) void dispatcher.destroy(error);
 }

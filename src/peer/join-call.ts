@@ -7,8 +7,8 @@ import { UnavailableError } from "../errors.ts";
 import { packHead } from "./frame.ts";
 import { HttpsExchange, requireMember } from "./https-exchange.ts";
 import { JOIN } from "./router.ts";
-import type { PeerCertificate } from "./rpc-handler.ts";
 import { IntroductionWanted, RpcLink } from "./rpc-link.ts";
+import type { PeerCertificate } from "./rpc-server.ts";
 import type { PeerAddress } from "./transport.ts";
 
 /**
@@ -49,6 +49,7 @@ export async function callJoin(options: {
     head: () => head,
     instance: "any",
     lost: (error) => (connectionError = error),
+    restarted: () => {},
   });
   try {
     return await new Promise((resolve, reject) => {

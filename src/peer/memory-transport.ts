@@ -5,12 +5,12 @@
  */
 import { RefusedError, UnavailableError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import type { Exchange, Sink } from "./exchange.ts";
+import type { Exchange, Lane, Sink } from "./exchange.ts";
 import type { PeerSelf } from "./frame.ts";
 import type { InstanceBook } from "./instance-book.ts";
 import { PeerLines } from "./peer-lines.ts";
 import { createPeerRouter, type PeerSchemas } from "./router.ts";
-import { Connection, RpcHandler } from "./rpc-handler.ts";
+import { Connection, RpcServer } from "./rpc-server.ts";
 import type { PeerAddress, PeerHandlers, PeerRef, ProcedureMap, Transport } from "./transport.ts";
 
 /** Who listens where, and what happens on the way. */
@@ -20,7 +20,7 @@ export class MemoryNetwork {
   /** Each way. */
   delayMs = 0;
   readonly #random: () => number;
-  readonly #listening = new Map<number, { readonly self: PeerSelf; readonly rpc: RpcHandler }>();
+  readonly #listening = new Map<number, { readonly self: PeerSelf; readonly rpc: RpcServer }>();
   readonly #cut = new Set<string>();
   #nextPort = 1;
 
@@ -40,7 +40,7 @@ export class MemoryNetwork {
     this.delayMs = 0;
   }
 
-  listen(self: PeerSelf, rpc: RpcHandler, port: number): number {
+  listen(self: PeerSelf, rpc: RpcServer, port: number): number {
     const free = port === 0 ? this.#nextPort++ : port;
     if (this.#listening.has(free)) throw new UnavailableError(`port ${free} is in use`);
     this.#nextPort = Math.max(this.#nextPort, free + 1);
@@ -118,7 +118,7 @@ class MemoryExchange implements Exchange {
   readonly #network: MemoryNetwork;
   readonly #self: PeerSelf;
   #peer: PeerRef;
-  readonly #open = new Set<() => void>();
+  readonly #open: Readonly<Record<Lane, Set<() => void>>> = { frames: new Set(), calls: new Set() };
 
   constructor(network: MemoryNetwork, self: PeerSelf, peer: PeerRef) {
     this.#network = network;
@@ -126,9 +126,9 @@ class MemoryExchange implements Exchange {
     this.#peer = peer;
   }
 
-  post(_lane: "frames" | "calls", body: Buffer, sink: Sink): () => void {
+  post(lane: Lane, body: Buffer, sink: Sink): () => void {
     const over = (act: () => void) => {
-      this.#open.delete(breakOff);
+      this.#open[lane].delete(breakOff);
       act();
     };
     const abort = this.#network.carry(this.#self, this.#peer, body, {
@@ -141,18 +141,19 @@ class MemoryExchange implements Exchange {
       abort();
       setImmediate(() => sink.fail(new Error("the connection was given up")));
     };
-    this.#open.add(breakOff);
+    this.#open[lane].add(breakOff);
     return () => over(abort);
   }
 
-  reconnect(address: PeerAddress): void {
+  reconnect(lane: Lane, address: PeerAddress): void {
     this.#peer = { nodeId: this.#peer.nodeId, address };
-    this.close();
+    for (const breakOff of this.#open[lane]) breakOff();
+    this.#open[lane].clear();
   }
 
   close(): void {
-    for (const breakOff of this.#open) breakOff();
-    this.#open.clear();
+    this.reconnect("frames", this.#peer.address);
+    this.reconnect("calls", this.#peer.address);
   }
 }
 
@@ -203,7 +204,7 @@ export class MemoryTransport<Messages extends object, Procedures extends Procedu
       counts: { unsupported: 0, malformed: 0 },
       log: this.#log,
     });
-    const rpc = new RpcHandler({ router, self: this.#self, book: this.#book, log: this.#log });
+    const rpc = new RpcServer({ router, self: this.#self, book: this.#book, log: this.#log });
     this.#port = this.#network.listen(this.#self, rpc, this.#port);
     const address = { host: "memory", port: this.#port };
     this.#lines.address = address;

@@ -19,8 +19,8 @@ import {
 import type { InstanceBook } from "./instance-book.ts";
 import { pack } from "./msgpack.ts";
 import { Outbox } from "./outbox.ts";
-import { STATUS_INTRODUCE } from "./rpc-handler.ts";
 import { IntroductionWanted, RpcLink, refusalOf } from "./rpc-link.ts";
+import { STATUS_INTRODUCE } from "./rpc-server.ts";
 import type { PeerAddress, PeerRef } from "./transport.ts";
 import { fromWire } from "./wire-error.ts";
 
@@ -43,7 +43,7 @@ export class PeerLine {
   /** The start of the peer that has shown itself, while connections hold. */
   #instance: string | undefined;
   #introduction: Promise<void> | undefined;
-  #failure: { readonly error: Error; readonly retryAt: number } | undefined;
+  #failure: { readonly error: ClusterError; readonly retryAt: number } | undefined;
   /** performance.now() of the last call or message. */
   usedAt = performance.now();
 
@@ -68,7 +68,8 @@ export class PeerLine {
       exchange: options.exchange,
       head: options.head,
       instance: () => this.#instance,
-      lost: (error) => this.#lost(error),
+      lost: (error) => void this.#lost(error),
+      restarted: () => (this.#instance = undefined),
     });
     this.#client = new TRPCUntypedClient<AnyTRPCRouter>({ links: [link.link()] });
     this.outbox = new Outbox({ deliver: (messages) => this.#deliver(messages), pause: () => this.#pause() });
@@ -81,7 +82,8 @@ export class PeerLine {
     this.#instance = undefined;
     this.#introduction = undefined;
     this.#failure = undefined;
-    this.#exchange.reconnect(address);
+    this.#exchange.reconnect("frames", address);
+    this.#exchange.reconnect("calls", address);
   }
 
   /** As Transport.call, but the output is not parsed yet. */
@@ -93,7 +95,7 @@ export class PeerLine {
     const deadline = performance.now() + options.timeoutMs;
     for (let attempt = 1; ; attempt++) {
       if (this.#failure !== undefined && performance.now() < this.#failure.retryAt) {
-        throw unreachable(this.#address, this.#failure.error);
+        throw this.#failure.error;
       }
       if (this.#instance === undefined) {
         const left = deadline - performance.now();
@@ -126,7 +128,7 @@ export class PeerLine {
   async #deliver(messages: readonly Buffer[]): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       if (this.#instance === undefined) await this.#introduce();
-      const { status, body } = await this.#request("frames", packMessages(this.#head(), messages));
+      const { status, body } = await this.#request(packMessages(this.#head(), messages));
       if (status === 200) return;
       if (status !== STATUS_INTRODUCE) {
         const error = refusalOf(status, body);
@@ -152,14 +154,11 @@ export class PeerLine {
   /** Each shows the other which start of it this is and which came before. */
   async #hello(): Promise<void> {
     const earlier = this.#self.earlierInstances.slice(0, EARLIER_MAX);
-    const { status, body } = await this.#request(
-      "frames",
-      packCalls(this.#head(), [pack([HELLO, { earlier }])]),
-    );
+    const { status, body } = await this.#request(packCalls(this.#head(), [pack([HELLO, { earlier }])]));
     if (status !== 200) {
       const error = refusalOf(status, body);
       if (error instanceof StaleDataDirectoryError) this.#onStale(this.nodeId);
-      this.#failure = { error, retryAt: performance.now() + RETRY_MS };
+      this.#failed(error);
       throw error;
     }
     const [answer] = new AnswerReader().read(body);
@@ -170,26 +169,26 @@ export class PeerLine {
     }
     if (this.#book.present(parsed.data, parsed.data.earlier) === "stale") {
       const cause = new RefusedError(`node ${this.nodeId} runs on an old copy of its data directory`);
-      this.#failure = { error: cause, retryAt: performance.now() + RETRY_MS };
-      throw new UnavailableError(cause.message, { cause });
+      const failure = new UnavailableError(cause.message, { cause });
+      this.#failed(failure);
+      throw failure;
     }
     this.#instance = parsed.data.instance;
     this.#failure = undefined;
   }
 
   /** One request that must be answered within FRAME_TIMEOUT_MS. */
-  #request(lane: "frames" | "calls", frame: Buffer): Promise<{ status: number; body: Buffer }> {
+  #request(frame: Buffer): Promise<{ status: number; body: Buffer }> {
     return new Promise((resolve, reject) => {
       let status = 0;
       const pieces: Buffer[] = [];
       const timer = setTimeout(() => {
         abort();
         const error = new Error(`not answered within ${FRAME_TIMEOUT_MS} ms`);
-        this.#lost(error);
-        this.#exchange.reconnect(this.#address);
-        reject(unreachable(this.#address, error));
+        this.#exchange.reconnect("frames", this.#address);
+        reject(this.#lost(error));
       }, FRAME_TIMEOUT_MS);
-      const abort = this.#exchange.post(lane, frame, {
+      const abort = this.#exchange.post("frames", frame, {
         status: (code) => (status = code),
         data: (piece) => {
           // A hello's answer and a refusal are far smaller.
@@ -201,19 +200,26 @@ export class PeerLine {
         },
         fail: (error) => {
           clearTimeout(timer);
-          this.#lost(error);
-          reject(unreachable(this.#address, error));
+          reject(this.#lost(error));
         },
       });
     });
   }
 
-  #lost(error: Error): void {
+  /** @returns what callers are told until the peer is tried again. */
+  #lost(error: Error): ClusterError {
     this.#instance = undefined;
+    const failure = unreachable(this.#address, error);
+    this.#failed(failure);
+    if (isConnectionRefused(error)) {
+      this.outbox.clear();
+      this.#onRefused(this.nodeId);
+    }
+    return failure;
+  }
+
+  #failed(error: ClusterError): void {
     this.#failure = { error, retryAt: performance.now() + RETRY_MS };
-    if (!isConnectionRefused(error)) return;
-    this.outbox.clear();
-    this.#onRefused(this.nodeId);
   }
 }
 

@@ -17,7 +17,7 @@ import {
 import type { Exchange } from "./exchange.ts";
 import { AnswerReader, CALLS_MAX, ITEM_BYTES_MAX, packCalls } from "./frame.ts";
 import { pack, unpack } from "./msgpack.ts";
-import { STATUS_INTRODUCE } from "./rpc-handler.ts";
+import { STATUS_INTRODUCE } from "./rpc-server.ts";
 import { fromWire } from "./wire-error.ts";
 
 /** Of one peer, answered or not; the peer answers as many. */
@@ -42,6 +42,7 @@ export class RpcLink {
   readonly #exchange: Exchange;
   readonly #head: () => Buffer;
   readonly #lost: (error: Error) => void;
+  readonly #restarted: () => void;
   readonly #expectedInstance: (() => string | undefined) | "any";
   /** Calls of this turn, not yet sent. */
   #waiting: Item[] = [];
@@ -52,17 +53,20 @@ export class RpcLink {
    * @param options.head of every request.
    * @param options.instance the start of the peer that may answer; answers of another are not believed.
    * @param options.lost a connection failed.
+   * @param options.restarted another start of the peer answered.
    */
   constructor(options: {
     readonly exchange: Exchange;
     readonly head: () => Buffer;
     readonly instance: (() => string | undefined) | "any";
     readonly lost: (error: Error) => void;
+    readonly restarted: () => void;
   }) {
     this.#exchange = options.exchange;
     this.#head = options.head;
     this.#expectedInstance = options.instance;
     this.#lost = options.lost;
+    this.#restarted = options.restarted;
   }
 
   /** The link for a tRPC client. Each call's context must hold its `timeoutMs`. */
@@ -158,10 +162,6 @@ export class RpcLink {
     if (--batch.open === 0) batch.abort();
   }
 
-  #believes(instance: string | undefined): boolean {
-    return this.#expectedInstance === "any" || this.#expectedInstance() === instance;
-  }
-
   #flush(): void {
     this.#isScheduled = false;
     const waiting = this.#waiting;
@@ -180,6 +180,11 @@ export class RpcLink {
   }
 
   #post(items: readonly Item[]): void {
+    const instance = this.#expectedInstance === "any" ? "any" : this.#expectedInstance();
+    if (instance === undefined) {
+      for (const item of items) item.reject(new IntroductionWanted());
+      return;
+    }
     const reader = new AnswerReader();
     let status = 0;
     let refusal: Buffer[] = [];
@@ -213,8 +218,10 @@ export class RpcLink {
             for (const [index, failed, value] of reader.read(piece)) {
               const item = items[index];
               answered++;
-              if (!this.#believes(reader.instance)) item?.reject(new IntroductionWanted());
-              else if (failed === 1) item?.reject(fromWire(value));
+              if (instance !== "any" && reader.instance !== instance) {
+                this.#restarted();
+                item?.reject(startedAnew());
+              } else if (failed === 1) item?.reject(fromWire(value));
               else item?.resolve(value);
             }
           } catch (cause) {
@@ -236,6 +243,11 @@ export class RpcLink {
       },
     );
   }
+}
+
+/** It may have acted before it answered: the caller must not repeat what can't be repeated. */
+function startedAnew(): UnavailableError {
+  return new UnavailableError("a member started anew before it answered");
 }
 
 /** What a response that is no answer says. */

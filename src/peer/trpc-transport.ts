@@ -20,7 +20,7 @@ import { CLIENT_KEEP_ALIVE_MS, type Credentials, HttpsExchange, requireMember } 
 import type { InstanceBook } from "./instance-book.ts";
 import { PeerLines } from "./peer-lines.ts";
 import { createPeerRouter, type PeerContext, type PeerSchemas } from "./router.ts";
-import { Connection, type PeerCertificate, type Reply, RpcHandler } from "./rpc-handler.ts";
+import { Connection, type PeerCertificate, type Reply, RpcServer } from "./rpc-server.ts";
 import type { PeerAddress, PeerHandlers, PeerRef, ProcedureMap, Transport } from "./transport.ts";
 
 /** A server that has not joined has little to say. */
@@ -55,7 +55,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
   readonly #deliveries = { unsupported: 0, malformed: 0 };
   #credentials: Credentials;
   #server: Server | undefined;
-  #rpc: RpcHandler | undefined;
+  #rpc: RpcServer | undefined;
   #handlers: PeerHandlers<Messages, Procedures> | undefined;
   /** Connections that TLS or the certificate's name turned away. */
   #turnedAway = 0;
@@ -122,7 +122,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
       counts: this.#deliveries,
       log: this.#log,
     });
-    const rpc = new RpcHandler({ router, self: this.#self, book: this.#book, log: this.#log });
+    const rpc = new RpcServer({ router, self: this.#self, book: this.#book, log: this.#log });
     this.#rpc = rpc;
     const stock = createHTTPHandler<AnyTRPCRouter>({
       router,
@@ -229,7 +229,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
     }
   }
 
-  #receive(rpc: RpcHandler, request: IncomingMessage, response: ServerResponse): void {
+  #receive(rpc: RpcServer, request: IncomingMessage, response: ServerResponse): void {
     const connection = this.#connectionOf(request.socket);
     if (connection === undefined) {
       response.writeHead(403, { connection: "close" }).end();

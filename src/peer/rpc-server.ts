@@ -84,7 +84,7 @@ export interface RefusalCounts {
   busy: number;
 }
 
-export class RpcHandler {
+export class RpcServer {
   readonly #router: AnyTRPCRouter;
   readonly #self: PeerSelf;
   readonly #book: InstanceBook;
