@@ -6,14 +6,14 @@
  * the rest of the page is left out, which the caller is told. Neither is an error: such a
  * page has a title and links all the same.
  */
-import { type Document, DomHandler, Element } from "domhandler";
+import { type Document, DomHandler, type ParentNode } from "domhandler";
 import { Parser } from "htmlparser2";
 
 export const NODES_MAX = 200_000;
 export const DEPTH_MAX = 512;
 
 /** Open elements beyond `DEPTH_MAX` that are kept account of; each closing tag costs a search among them. */
-const UNENTERED_MAX = 1024;
+const DISPLACED_MAX = 1024;
 
 export interface ParsedDocument {
   readonly root: Document;
@@ -25,32 +25,32 @@ class CapReached extends Error {}
 
 class CappedHandler extends DomHandler {
   #nodes = 0;
-  /** Elements open in the parser that have no children of their own here, being too deep. */
-  #unentered = 0;
+  /** Open elements in whose place a deeper one stands for the moment, outermost first. */
+  readonly #displaced: ParentNode[] = [];
 
   override onopentag(name: string, attributes: Record<string, string>): void {
-    if (this.#unentered === 0 && this.tagStack.length <= DEPTH_MAX) {
-      super.onopentag(name, attributes);
-    } else {
-      if (++this.#unentered > UNENTERED_MAX) throw new CapReached();
-      this.addNode(new Element(name, attributes));
-    }
     this.#count();
+    if (this.tagStack.length > DEPTH_MAX) {
+      // The new element joins its parent, instead of becoming its child.
+      if (this.#displaced.push(this.tagStack.pop()!) > DISPLACED_MAX) throw new CapReached();
+    }
+    super.onopentag(name, attributes);
   }
 
   override onclosetag(): void {
-    if (this.#unentered === 0) super.onclosetag();
-    else this.#unentered--;
+    super.onclosetag();
+    const parent = this.#displaced.pop();
+    if (parent !== undefined) this.tagStack.push(parent);
   }
 
   override ontext(data: string): void {
-    super.ontext(data);
     this.#count();
+    super.ontext(data);
   }
 
   override oncomment(data: string): void {
-    super.oncomment(data);
     this.#count();
+    super.oncomment(data);
   }
 
   #count(): void {

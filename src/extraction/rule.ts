@@ -40,7 +40,7 @@ export const FIELDS_DEPTH_MAX = 8;
 const SELECTOR_LENGTH_MAX = 1024;
 
 /** Steps through the tree for all rules of one page: about half a second. */
-export const STEPS_MAX = 50_000_000;
+export const STEPS_MAX = 100_000_000;
 
 export class StepsExceeded extends Error {}
 

@@ -37,7 +37,7 @@ function decoderFor(label: string): TextDecoder {
 
 /** `text/html; charset="utf-8"` → `utf-8` */
 function charsetOf(contentType: string): string | undefined {
-  const found = /charset\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s;"',]+))/i.exec(contentType);
+  const found = /charset\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s;"',>]+))/i.exec(contentType);
   return found?.[1] ?? found?.[2] ?? found?.[3];
 }
 
