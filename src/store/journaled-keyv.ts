@@ -17,6 +17,9 @@ import type { RecordChange, RecordSnapshot, RecordTable } from "./record-table.t
 
 const JOURNAL = "journal";
 const RECORD = "record-";
+/** Always there: an adapter whose listing lacks it can't list, and would pass for empty. */
+const FORMAT = "format";
+const FORMAT_VERSION = "1";
 
 const journalSchema = z.array(z.tuple([z.string().startsWith(RECORD), z.base64().nullable()]));
 
@@ -38,11 +41,6 @@ export class JournaledKeyv implements RecordTable {
 
   /** @throws {UsageError} the backend can't list its keys. @throws {UnavailableError} it can't be read. */
   static async open(keyv: Keyv<string>): Promise<JournaledKeyv> {
-    if (keyv.store.capabilities?.methods.iterator.exists === false) {
-      throw new UsageError(
-        "this Keyv adapter can't list its keys (no iterator), which a partition store needs",
-      );
-    }
     const table = new JournaledKeyv(keyv);
     await table.#redo();
     await table.#load();
@@ -119,8 +117,18 @@ export class JournaledKeyv implements RecordTable {
   }
 
   async #load(): Promise<void> {
+    let format: string | undefined;
+    await this.#checked(async () => {
+      format = await this.#keyv.get(FORMAT);
+      return format !== undefined || (await this.#keyv.set(FORMAT, FORMAT_VERSION));
+    });
+    if (format !== undefined && format !== FORMAT_VERSION) {
+      throw new UsageError("the Keyv backend was written by a later version of this program");
+    }
+    let listed = false;
     await this.#checked(async () => {
       for await (const [key, value] of this.#keyv.iterator()) {
+        if (key === FORMAT) listed = true;
         if (typeof key !== "string" || !key.startsWith(RECORD)) continue;
         if (typeof value !== "string")
           throw new DamagedError("the Keyv backend returned a value that is not text");
@@ -129,6 +137,11 @@ export class JournaledKeyv implements RecordTable {
       }
       return true;
     });
+    if (!listed) {
+      throw new UsageError(
+        "this Keyv adapter can't list its keys (no iterator), which a partition store needs",
+      );
+    }
   }
 
   async #checked(run: () => Promise<boolean>): Promise<void> {
