@@ -4,7 +4,7 @@
  * Only exponents whose start lies beyond the successor list are held, from 159
  * downwards: about log2(N / L) of them. The rest are answered by the list.
  */
-import { fingerStart, inArc } from "./arc.ts";
+import { between, fingerStart, inArc } from "./arc.ts";
 import type { NodeId } from "./identifier.ts";
 import type { Member } from "./member.ts";
 
@@ -28,9 +28,12 @@ export class FingerTable {
     return this.#starts[at]!;
   }
 
-  /** True when it was another node before. */
+  /** True when it was another node before. One that lies before the finger's start owns nothing there: no finger. */
   set(exponent: number, member: Member): boolean {
-    if (member.nodeId === this.#self) return this.#clear(TOP - exponent);
+    const { nodeId } = member;
+    if (nodeId === this.#self || between(nodeId, this.#self, this.start(exponent))) {
+      return this.#clear(TOP - exponent);
+    }
     const at = TOP - exponent;
     const before = this.#fingers[at]?.nodeId;
     while (this.#fingers.length <= at) this.#fingers.push(undefined);

@@ -15,6 +15,8 @@ import { type Answer, AVOID_MAX, type Closer } from "./message.ts";
 const IN_FLIGHT_MAX = 2;
 /** How often one node is asked again, with what is to be avoided by then. */
 const ASKED_MAX = 3;
+/** How many predecessors are followed back from an owner that denied to be it. */
+const UNSETTLED_MAX = 3;
 
 export interface Found {
   readonly owner: Member;
@@ -55,6 +57,8 @@ export class Lookup {
   readonly #asked = new Map<string, number>();
   // Owners that somebody named; the last one named is asked first.
   readonly #claims: Step[] = [];
+  // Named as owners, but denied it.
+  readonly #unsettled = new Set<NodeId>();
   #candidates: Step[] = [];
   // Those who answered without being the owner, for asking again.
   #answered: Step[] = [];
@@ -170,7 +174,11 @@ export class Lookup {
       }
       this.#claims.push({ member: answer.owner, path: step.path });
     } else if (answer.unsettled) {
-      if (answer.predecessor !== null) this.#claims.push({ member: answer.predecessor, path: step.path });
+      // A node that joined in front of it is found so; more steps back mean that the claim was wild.
+      this.#unsettled.add(step.member.nodeId);
+      if (answer.predecessor !== null && this.#unsettled.size <= UNSETTLED_MAX) {
+        this.#claims.push({ member: answer.predecessor, path: step.path });
+      }
       return;
     }
     if (step.path.length > 0) this.#answered.push(step);
@@ -195,6 +203,7 @@ export class Lookup {
 
   #isOpen(step: Step, claimed: boolean, askedMax: number): boolean {
     const { nodeId } = step.member;
+    if (nodeId === this.#self?.nodeId) return false;
     return !this.#avoid.has(nodeId) && (this.#asked.get(claimed ? `${nodeId}!` : nodeId) ?? 0) < askedMax;
   }
 

@@ -31,6 +31,8 @@ const HEAL_SILENT_MS = 5000;
 const HEAL_LATEST = 16;
 const HEAL_TARGETS_ALONE = 8;
 const LAST_RESORTS_MAX = 64;
+/** Contacts asked in one attempt: most of a long list may be gone. */
+const JOIN_AT_ONCE = 3;
 const JOIN_RETRY_MS = 200;
 const JOIN_RETRY_MS_MAX = 2000;
 const FORGET_MS = 60_000;
@@ -64,6 +66,14 @@ export type RingEffect =
   /** The address book is worth persisting again. */
   | { readonly kind: "contacts" };
 
+interface Joining {
+  contacts: readonly Member[];
+  turn: number;
+  dueMs: number;
+  delayMs: number;
+  aloneMs: number;
+}
+
 export class Ring {
   readonly self: Member;
   readonly #settings: RingSettings;
@@ -89,9 +99,7 @@ export class Ring {
   #healDueMs = 0;
   #healTurn = 0;
   #forgetDueMs = 0;
-  #joining:
-    | { contacts: readonly Member[]; turn: number; dueMs: number; delayMs: number; aloneMs: number }
-    | undefined;
+  #joining: Joining | undefined;
 
   constructor(options: {
     self: Member;
@@ -450,10 +458,8 @@ export class Ring {
             ? { kind: "refusal", id: message.id }
             : { kind: "closer", id: message.id, ...answer },
         );
-        // Without a live successor, whoever asks may be one; it counts if it is a member.
-        if (answer === undefined && this.#isMember) {
-          this.#stabilisation.consider({ ...from, zone: this.#book.get(from.nodeId)?.zone ?? "" });
-        }
+        // Whoever asks may be the way into the ring; it counts if it is a member.
+        if (answer === undefined) this.#takeUp({ ...from, zone: this.#book.get(from.nodeId)?.zone ?? "" });
         return;
       }
       case "leaving":
@@ -506,10 +512,9 @@ export class Ring {
     const live = this.successors.filter(isUsable);
     const predecessor = this.#stabilisation.livePredecessor;
     const before = predecessor !== undefined && !avoid.has(predecessor.nodeId) ? predecessor : undefined;
-    const isOwner =
-      before === undefined
-        ? claimed || this.successors.length === 0
-        : inArc(point, before.nodeId, this.self.nodeId);
+    // Of a ring known as a whole, of which the asker can use nobody else, this node is the rest.
+    const isLast = live.length === 0 && this.#stabilisation.successors.isWhole(this.predecessor);
+    const isOwner = before === undefined ? claimed || isLast : inArc(point, before.nodeId, this.self.nodeId);
     if (isOwner && !avoid.has(this.self.nodeId)) {
       return { ...none, owner: this.self, successors: live, predecessor: before ?? null };
     }
@@ -517,9 +522,9 @@ export class Ring {
 
     const at = live.findIndex((member) => inArc(point, this.self.nodeId, member.nodeId));
     if (at >= 0) return { ...none, owner: live[at]!, successors: live.slice(at + 1) };
-    const finger = this.#fingers.ownerOf(point);
-    if (finger !== undefined && isUsable(finger)) return { ...none, owner: finger };
     const next = this.#nextBefore(point, avoid);
+    const finger = this.#fingers.ownerOf(point);
+    if (finger !== undefined && isUsable(finger)) return { ...none, owner: finger, next };
     return next.length === 0 ? undefined : { ...none, next };
   }
 
@@ -588,13 +593,24 @@ export class Ring {
       this.#enter([]);
       return;
     }
-    const contact = joining.contacts[joining.turn++ % Math.max(1, joining.contacts.length)];
+    const { contacts } = joining;
+    const atOnce = Math.min(JOIN_AT_ONCE, contacts.length);
+    for (let i = 0; i < atOnce; i++) this.#tryJoinBy(contacts[joining.turn++ % contacts.length]!, joining);
     joining.dueMs = Math.min(joining.aloneMs, this.#nowMs + joining.delayMs * (0.75 + this.#random() / 2));
-    // All contacts once round before the next ones have to wait longer.
-    if (joining.turn % Math.max(1, joining.contacts.length) === 0) {
-      joining.delayMs = Math.min(JOIN_RETRY_MS_MAX, joining.delayMs * 2);
+    // All contacts once before the next round has to wait longer.
+    if (joining.turn >= contacts.length) joining.delayMs = Math.min(JOIN_RETRY_MS_MAX, joining.delayMs * 2);
+  }
+
+  #takeUp(asker: Member): void {
+    if (this.#isMember) this.#stabilisation.consider(asker);
+    else if (this.#joining !== undefined && !this.#joining.contacts.some((c) => c.nodeId === asker.nodeId)) {
+      if (this.#joining.contacts.length >= this.#settings.contactsMax) return;
+      this.#joining.contacts = [...this.#joining.contacts, asker];
+      this.#tryJoinBy(asker, this.#joining);
     }
-    if (contact === undefined) return;
+  }
+
+  #tryJoinBy(contact: Member, joining: Joining): void {
     const lookup = this.#newLookup(this.self.nodeId, [this.self.nodeId], (found) => {
       if (lookup.isAnswered) joining.aloneMs = Number.POSITIVE_INFINITY;
       if (found === undefined || this.#joining !== joining) return;
@@ -692,8 +708,12 @@ export class Ring {
     for (const target of targets) {
       const lookup = this.#newLookup(this.self.nodeId, [this.self.nodeId], (found) => {
         if (lookup.isAnswered) this.#book.seen(target.nodeId, this.#nowMs);
-        if (found !== undefined && this.#isMember) {
-          this.#stabilisation.consider(this.#learn(found.owner) ?? found.owner);
+        if (found === undefined || !this.#isMember) return;
+        this.#stabilisation.consider(this.#learn(found.owner) ?? found.owner);
+        // Those over there may not know of this side: the one before this node there gets it as a successor.
+        const before = found.predecessor ?? (found.successors.length === 0 ? found.owner : undefined);
+        if (before !== undefined && before.nodeId !== this.self.nodeId) {
+          this.#send(before, { kind: "hint", node: this.self });
         }
       });
       lookup.startWith(target, this.#nowMs);

@@ -36,7 +36,7 @@ export interface SimulatedNode {
   /** When others first saw it as a member. */
   joinedMs: number | undefined;
   /** For the rule that a predecessor never moves back past a live one. */
-  predecessor: NodeId | undefined;
+  predecessor: Member | undefined;
 }
 
 export interface LookupOutcome {
@@ -112,8 +112,9 @@ export class RingSimulator {
     return node;
   }
 
-  join(nodeId: NodeId, contacts: readonly Member[]): SimulatedNode {
-    const node = this.#start(nodeId, 1, []);
+  /** @param known what the contact tells a newcomer of others. */
+  join(nodeId: NodeId, contacts: readonly Member[], known: ContactRecord[] = []): SimulatedNode {
+    const node = this.#start(nodeId, 1, known);
     this.#perform(node, node.ring.join(contacts, Number.POSITIVE_INFINITY, this.nowMs));
     return node;
   }
@@ -122,7 +123,9 @@ export class RingSimulator {
   joinBy(contact: SimulatedNode): void {
     const request = this.#nextRequest++;
     this.#choices.set(request, (point) => {
-      if (point !== undefined && !this.nodes.has(point)) this.join(point, [contact.member]);
+      if (point === undefined || this.nodes.has(point)) return;
+      const known = contact.ring.contacts();
+      this.join(point, [contact.member, ...known.slice(0, 16)], known);
     });
     this.#perform(contact, contact.ring.choose(request, this.nowMs));
   }
@@ -155,7 +158,7 @@ export class RingSimulator {
   }
 
   pause(nodeId: NodeId, ms: number): void {
-    this.node(nodeId).pausedUntilMs = this.nowMs + ms;
+    this.node(nodeId).pausedUntilMs = this.nowMs + Math.round(ms);
   }
 
   /** One direction only. */
@@ -216,9 +219,24 @@ export class RingSimulator {
     return this.nowMs - startMs;
   }
 
-  /** Why the nodes that are up are not one ring in order with full lists; undefined when they are. */
-  disorder(): string | undefined {
-    const up = this.up.filter((node) => node.pausedUntilMs <= this.nowMs);
+  /** Nodes that are up, grouped by who has ever heard of whom: nothing can bring strangers together. */
+  acquainted(): SimulatedNode[][] {
+    const groupOf = new Map<SimulatedNode, Set<SimulatedNode>>();
+    for (const node of this.up) groupOf.set(node, new Set([node]));
+    for (const node of this.up) {
+      for (const contact of node.ring.contacts()) {
+        const other = this.nodes.get(contact.nodeId);
+        const [a, b] = [groupOf.get(node), other && groupOf.get(other)];
+        if (a === undefined || b === undefined || a === b) continue;
+        for (const member of b) groupOf.set(member, a.add(member));
+      }
+    }
+    return [...new Set(groupOf.values())].map((group) => [...group]);
+  }
+
+  /** Why `among`, all that are up by default, are not one ring in order with full lists; undefined when they are. */
+  disorder(among: readonly SimulatedNode[] = this.up): string | undefined {
+    const up = among.filter((node) => node.pausedUntilMs <= this.nowMs);
     const order = up.map((node) => node.member.nodeId).sort();
     for (let i = 0; i < order.length; i++) {
       const { ring } = this.node(order[i]!);
@@ -395,11 +413,14 @@ export class RingSimulator {
 
   #checkPredecessor(node: SimulatedNode): void {
     const now = node.ring.predecessor?.nodeId;
-    const before = node.predecessor;
-    node.predecessor = now;
-    if (before === undefined || now === before) return;
+    const start = node.predecessor;
+    node.predecessor = node.ring.predecessor;
+    if (start === undefined || now === start.nodeId) return;
+    const before = start.nodeId;
     const old = this.nodes.get(before);
     if (old === undefined || !old.isUp || !old.ring.isMember || node.ring.isSuspected(before)) return;
+    // A later start of it has not come to this place yet.
+    if (old.member.incarnation !== start.incarnation) return;
     if (now === undefined || !between(now, before, node.member.nodeId)) {
       this.violations.push(
         `${this.nowMs}: predecessor of ${node.member.nodeId.slice(0, 6)} moved back from live ${before.slice(0, 6)} to ${now?.slice(0, 6)}`,

@@ -1,0 +1,142 @@
+/** Faults first, then calm, then what must hold: one seeded run over a ring. */
+import { arcLength, randomPoint } from "../../src/ring/arc.ts";
+import { RING_SIZE } from "../../src/ring/identifier.ts";
+import { RingSimulator, type SimulatedNode } from "./ring-simulator.ts";
+
+/** Within this virtual time after the last fault the ring is whole again. */
+export const CONVERGE_MS_MAX = 15_000;
+const BUDGET_MS = 5000;
+
+export interface ChurnOptions {
+  readonly seed: number;
+  readonly nodes: number;
+  readonly successors: number;
+  /** Virtual time with faults. */
+  readonly faultyMs: number;
+  readonly splits: boolean;
+}
+
+export interface ChurnResult {
+  /** Empty when all that must hold did. */
+  readonly problems: readonly string[];
+  readonly convergedMs: number | undefined;
+  readonly simulator: RingSimulator;
+}
+
+/** A ring that grows by a tenth at a time, each node placed and let in by a random member; then it settles. */
+export function grow(simulator: RingSimulator, nodes: number): number | undefined {
+  simulator.bootstrap(randomPoint(simulator.random));
+  while (simulator.up.length < nodes) {
+    const { members } = simulator;
+    const batch = Math.min(nodes - simulator.up.length, Math.max(1, Math.floor(members.length / 10)));
+    for (let i = 0; i < batch; i++) simulator.joinBy(simulator.pick(members));
+    simulator.run(300);
+  }
+  return simulator.runUntil(() => simulator.disorder() === undefined, 60_000, 100);
+}
+
+/** Random joins, leaves, crashes, restarts, pauses, cuts, loss and delay, then calm. */
+export function churn(options: ChurnOptions): ChurnResult {
+  const { seed, nodes, successors, faultyMs } = options;
+  const simulator = new RingSimulator({ seed, successors });
+  const problems: string[] = [];
+  if (grow(simulator, nodes) === undefined) problems.push(`never grew: ${simulator.disorder()}`);
+
+  // At most L - 1 nodes are lost within five seconds, so that every list keeps a live one.
+  let lostMs: number[] = [];
+  const mayLose = () => {
+    lostMs = lostMs.filter((ms) => simulator.nowMs - ms < BUDGET_MS);
+    if (lostMs.length >= successors - 1 || simulator.members.length < 3) return false;
+    lostMs.push(simulator.nowMs);
+    return true;
+  };
+  const endMs = simulator.nowMs + faultyMs;
+  while (simulator.nowMs < endMs) {
+    fault(simulator, mayLose, options);
+    simulator.run(50 + Math.floor(simulator.random() * 900));
+  }
+
+  simulator.calm();
+  const disorders = () =>
+    simulator
+      .acquainted()
+      // One that was let in by nodes that are all gone can only go on trying.
+      .filter((group) => group.length > 1 || group[0]!.ring.isMember)
+      .flatMap((group) => simulator.disorder(group) ?? []);
+  const convergedMs = simulator.runUntil(() => disorders().length === 0, CONVERGE_MS_MAX);
+  if (convergedMs === undefined) problems.push(`not whole after calm: ${disorders().join(", ")}`);
+  simulator.run(4000);
+  if (simulator.acquainted().length === 1) problems.push(...lookUp(simulator, 100).wrong.slice(0, 3));
+  problems.push(...simulator.violations.slice(0, 3));
+  return { problems, convergedMs, simulator };
+}
+
+function fault(simulator: RingSimulator, mayLose: () => boolean, options: ChurnOptions): void {
+  const { random } = simulator;
+  const steady = simulator.members.filter((node) => node.pausedUntilMs <= simulator.nowMs);
+  if (steady.length === 0) return;
+  const node = simulator.pick(steady);
+  const other = simulator.pick(simulator.members);
+  const draw = random();
+  if (draw < 0.2) {
+    if (simulator.up.length < options.nodes * 1.5) simulator.joinBy(node);
+  } else if (draw < 0.3) {
+    if (mayLose()) simulator.leave(node.member.nodeId);
+  } else if (draw < 0.5) {
+    simulator.network.isRefusing = random() < 0.5;
+    if (mayLose()) simulator.crash(node.member.nodeId);
+  } else if (draw < 0.65) {
+    const down = [...simulator.nodes.values()].filter((candidate) => !candidate.isUp);
+    if (down.length > 0) simulator.restart(simulator.pick(down).member.nodeId);
+  } else if (draw < 0.75) {
+    if (mayLose()) simulator.pause(node.member.nodeId, random() * 4000);
+  } else if (draw < 0.85) {
+    simulator.network.lossRatio = random() < 0.5 ? 0 : random() * 0.3;
+    simulator.network.duplicateRatio = random() < 0.5 ? 0 : 0.2;
+    simulator.network.delayMsMax = random() < 0.5 ? 2 : 2 + Math.floor(random() * 300);
+  } else if (draw < 0.95) {
+    if (node !== other) simulator.cut(node.member.nodeId, other.member.nodeId);
+  } else {
+    simulator.heal();
+    if (options.splits && random() < 0.5) splitInTwo(simulator);
+  }
+}
+
+/** By lot, not by place: both halves are everywhere on the circle. */
+export function splitInTwo(simulator: RingSimulator): void {
+  const sides = new Map([...simulator.nodes.keys()].map((nodeId) => [nodeId, simulator.random() < 0.5]));
+  simulator.split((nodeId) => sides.get(nodeId) ?? false);
+}
+
+export function lookUp(simulator: RingSimulator, count: number): { hops: number[]; wrong: string[] } {
+  const hops: number[] = [];
+  const wrong: string[] = [];
+  for (let i = 0; i < count; i++) {
+    const asker: SimulatedNode = simulator.pick(simulator.members);
+    simulator.lookup(asker, randomPoint(simulator.random), ({ point, found }) => {
+      if (found === undefined) wrong.push(`no owner of ${point.slice(0, 6)} was found`);
+      else hops.push(found.hops);
+      const owner = simulator.ownerOf(point);
+      if (found !== undefined && found.owner.nodeId !== owner) {
+        wrong.push(
+          `${found.owner.nodeId.slice(0, 6)} was named as owner of ${point.slice(0, 6)}, not ${owner?.slice(0, 6)}`,
+        );
+      }
+    });
+    simulator.run(5);
+  }
+  simulator.run(5000);
+  if (hops.length + wrong.length < count) wrong.push("a lookup never ended");
+  return { hops, wrong };
+}
+
+/** The largest arc, as a multiple of the mean one. */
+export function largestArc(simulator: RingSimulator): number {
+  const order = simulator.members.map((node) => node.member.nodeId).sort();
+  let largest = 0;
+  for (let i = 0; i < order.length; i++) {
+    const length = arcLength(order[(i + order.length - 1) % order.length]!, order[i]!);
+    largest = Math.max(largest, Number((length * 10_000n) / RING_SIZE) / 10_000);
+  }
+  return largest * order.length;
+}
