@@ -65,8 +65,9 @@ export function churn(options: ChurnOptions): ChurnResult {
       .flatMap((group) => simulator.disorder(group) ?? []);
   const convergedMs = simulator.runUntil(() => disorders().length === 0, CONVERGE_MS_MAX);
   if (convergedMs === undefined) problems.push(`not whole after calm: ${disorders().join(", ")}`);
+  const isOneGroup = simulator.acquainted().length === 1;
   simulator.run(4000);
-  if (simulator.acquainted().length === 1) problems.push(...lookUp(simulator, 100).wrong.slice(0, 3));
+  if (isOneGroup) problems.push(...lookUp(simulator, 100).wrong.slice(0, 3));
   problems.push(...simulator.violations.slice(0, 3));
   return { problems, convergedMs, simulator };
 }
