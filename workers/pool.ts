@@ -7,23 +7,20 @@ import { Piscina } from "piscina";
 import {
   type FromScraping,
   type ScrapingEnd,
+  type ScrapingLimits,
   TASKS_PER_THREAD,
-  type ToScraping,
+  type ToScrapingBatch,
 } from "../src/pool/scraping-message.ts";
 import type { Report, Task } from "../src/pool/task.ts";
 import { CANCEL_CHANNEL, type ScrapeJob, type ScrapeOutcome, type ThreadMessage } from "./scrape-job.ts";
 
-const MiB = 1024 * 1024;
 const WATCH_EVERY_MS = 50;
-/** Reading one page, once its body is there: decoding, parsing, extraction. */
-const PROCESSING_MS_MAX = 10_000;
 /** What a task may take beyond its own time-out, before its thread is taken for stuck. */
 const GRACE_MS = 20_000;
 const HEAP_MB_MAX = 256;
 const BATCH_MAX = 16;
 
-const threads = Number(process.argv[2]);
-const rssMax = (500 + 200 * threads) * MiB;
+const { threads, processingMsMax, memoryBytesMax } = JSON.parse(process.argv[2] ?? "") as ScrapingLimits;
 
 interface Running {
   readonly thread: AbortController;
@@ -53,12 +50,16 @@ const piscina = new Piscina({
   resourceLimits: { maxOldGenerationSizeMb: HEAP_MB_MAX },
   workerData: { heard },
 });
+let isReady = false;
 const cancels = new BroadcastChannel(CANCEL_CHANNEL);
 
 piscina.on("message", (message: ThreadMessage) => {
   if (message.kind === "up") {
     inHand.set(message.threadId, message.inHand);
-    if (inHand.size === threads) post({ kind: "ready" });
+    if (inHand.size === threads && !isReady) {
+      isReady = true;
+      post({ kind: "ready" });
+    }
   } else {
     tellStarted(message.id, message.atMs);
   }
@@ -67,8 +68,9 @@ piscina.on("message", (message: ThreadMessage) => {
 piscina.on("error", () => {});
 
 process.on("message", (batch) => {
-  Atomics.store(heard, 0, process.hrtime.bigint());
-  for (const message of batch as ToScraping[]) {
+  const { sentAtMs, messages } = batch as ToScrapingBatch;
+  Atomics.store(heard, 0, BigInt(Math.round(sentAtMs * 1e6)));
+  for (const message of messages) {
     if (message.kind === "run") void run(message.id, message.task, message.startBefore);
     else if (message.kind === "cancel") cancels.postMessage(message.id);
   }
@@ -76,13 +78,15 @@ process.on("message", (batch) => {
 process.on("disconnect", () => process.exit(0));
 
 setInterval(() => {
-  if (process.memoryUsage.rss() > rssMax) process.kill(process.pid, "SIGKILL");
+  if (process.memoryUsage.rss() > memoryBytesMax) process.kill(process.pid, "SIGKILL");
   const now = process.hrtime.bigint();
-  for (const slot of inHand.values()) {
+  for (const [threadId, slot] of inHand) {
     const id = Number(Atomics.load(slot, 0));
+    // Threads come and go; what a dead one left is of use only while its task is told about.
+    if (id === 0 && !piscina.threads.some((thread) => thread.threadId === threadId)) inHand.delete(threadId);
     const since = Atomics.load(slot, 1);
-    if (id !== 0 && now - since > BigInt(PROCESSING_MS_MAX) * 1_000_000n) {
-      end(id, `took longer than ${PROCESSING_MS_MAX} ms to process`);
+    if (id !== 0 && now - since > BigInt(processingMsMax) * 1_000_000n) {
+      end(id, `took longer than ${processingMsMax} ms to process`);
     }
   }
   for (const [id, { endsBeforeMs }] of running) {

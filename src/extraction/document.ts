@@ -11,13 +11,15 @@ import { Parser } from "htmlparser2";
 
 export const NODES_MAX = 200_000;
 export const DEPTH_MAX = 512;
+/** Of all elements together. */
+export const ATTRIBUTES_MAX = 500_000;
 
 /** Open elements beyond `DEPTH_MAX` that are kept account of; each closing tag costs a search among them. */
 const DISPLACED_MAX = 1024;
 
 export interface ParsedDocument {
   readonly root: Document;
-  /** The page was longer than `NODES_MAX` nodes, or nested beyond reason; the rest was not read. */
+  /** The page had more nodes or attributes than that, or was nested beyond reason; the rest was not read. */
   readonly isCut: boolean;
 }
 
@@ -25,6 +27,7 @@ class CapReached extends Error {}
 
 class CappedHandler extends DomHandler {
   #nodes = 0;
+  #attributes = 0;
   /** Open elements in whose place a deeper one stands for the moment, outermost first. */
   readonly #displaced: ParentNode[] = [];
 
@@ -35,6 +38,11 @@ class CappedHandler extends DomHandler {
       if (this.#displaced.push(this.tagStack.pop()!) > DISPLACED_MAX) throw new CapReached();
     }
     super.onopentag(name, attributes);
+  }
+
+  /** Called for each attribute, before its element. */
+  onattribute(): void {
+    if (++this.#attributes > ATTRIBUTES_MAX) throw new CapReached();
   }
 
   override onclosetag(): void {

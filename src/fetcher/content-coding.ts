@@ -54,7 +54,23 @@ const INFLATE: Readonly<Record<string, Inflate>> = {
 
 function inflateGzip(bytes: Buffer, maxOutputLength: number): Buffer {
   if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
-  return gunzipSync(bytes, { maxOutputLength, finishFlush: constants.Z_SYNC_FLUSH });
+  const options = { maxOutputLength, finishFlush: constants.Z_SYNC_FLUSH };
+  try {
+    return gunzipSync(bytes, options);
+  } catch (error) {
+    if (!(error instanceof Error && "code" in error && error.code === "Z_DATA_ERROR")) throw error;
+    // Whatever follows the first member, be it junk, is of no interest to raw inflation.
+    return inflateRawSync(bytes.subarray(gzipHeaderLength(bytes)), options);
+  }
+}
+
+/** RFC 1952, 2.3: fixed fields, then extra field, name, comment and checksum as the flags say. */
+function gzipHeaderLength(bytes: Buffer): number {
+  const flags = bytes[3] ?? 0;
+  let at = 10;
+  if ((flags & 4) !== 0) at += 2 + (bytes[at] ?? 0) + 256 * (bytes[at + 1] ?? 0);
+  for (const flag of [8, 16]) if ((flags & flag) !== 0) at = bytes.indexOf(0, at) + 1;
+  return (flags & 2) === 0 ? at : at + 2;
 }
 
 /** The codings that a header names, in the order in which they were applied. @throws {CodingError} UNKNOWN */

@@ -6,6 +6,7 @@
  * say what "one request at a time" means to a site. The host's name is resolved before the
  * caller's last word on starting (`mayStart`), which is asked right before the connection.
  */
+import { isUtf8 } from "node:buffer";
 import { isIP } from "node:net";
 import { Agent, buildConnector, type Dispatcher } from "undici";
 import { AddressGuard } from "./address-guard.ts";
@@ -155,7 +156,7 @@ export class Fetcher {
   ): Promise<FetchOutcome> {
     const status = response.statusCode;
     const header = (name: string) => firstOf(response.headers[name]);
-    const location = header("location");
+    const location = asUtf8(header("location"));
     if (status >= 300) {
       await response.body.dump({ limit: DUMP_BYTES_MAX });
       if (REDIRECTS.has(status) && location !== undefined && location !== "") {
@@ -304,6 +305,13 @@ function firstOf(value: string | string[] | undefined): string | undefined {
 
 function joined(value: string | string[] | undefined): string | undefined {
   return Array.isArray(value) ? value.join(", ") : value;
+}
+
+/** Header bytes come as latin1; sites that don't escape a Location mean UTF-8 (as browsers read it). */
+function asUtf8(text: string | undefined): string | undefined {
+  if (text === undefined || !/[\x80-\xff]/.test(text) || /[^\0-\xff]/.test(text)) return text;
+  const bytes = Buffer.from(text, "latin1");
+  return isUtf8(bytes) ? bytes.toString() : text;
 }
 
 /** A look-up can't be cancelled; who waits for it can stop waiting. */

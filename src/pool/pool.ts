@@ -8,7 +8,7 @@
  */
 import { EventEmitter } from "node:events";
 import type { Log } from "../log.ts";
-import { machineNowMs, TASKS_PER_THREAD } from "./scraping-message.ts";
+import { machineNowMs, type ScrapingLimits, TASKS_PER_THREAD } from "./scraping-message.ts";
 import { ScrapingProcess } from "./scraping-process.ts";
 import type { Task, TaskEnd } from "./task.ts";
 
@@ -23,6 +23,8 @@ export interface RunOptions {
   signal?: AbortSignal;
 }
 
+const MiB = 1024 * 1024;
+const PROCESSING_MS_MAX = 10_000;
 /** Waiting tasks per thread: some seconds of work; more would pass their limit anyway. */
 const WAITING_PER_THREAD_MAX = 256;
 const QUARANTINE_IDLE_MS = 30_000;
@@ -36,19 +38,28 @@ export class Pool extends EventEmitter {
   readonly #main: Lane;
   readonly #quarantine: Lane;
 
-  constructor(options: { threads: number; log: Log }) {
+  /**
+   * @param options.processingMsMax reading one page, once its body is there; then its thread is ended.
+   * @param options.memoryBytesMax of the process; beyond, it ends itself.
+   */
+  constructor(options: { threads: number; log: Log; processingMsMax?: number; memoryBytesMax?: number }) {
     super();
+    const limitsOf = (threads: number): ScrapingLimits => ({
+      threads,
+      processingMsMax: options.processingMsMax ?? PROCESSING_MS_MAX,
+      memoryBytesMax: options.memoryBytesMax ?? (500 + 200 * threads) * MiB,
+    });
     this.threads = options.threads;
     this.#log = options.log;
     this.#main = new Lane({
-      threads: options.threads,
+      limits: limitsOf(options.threads),
       capacity: options.threads * TASKS_PER_THREAD,
       waitingMax: options.threads * WAITING_PER_THREAD_MAX,
       idleMs: undefined,
       log: options.log,
     });
     this.#quarantine = new Lane({
-      threads: 1,
+      limits: limitsOf(1),
       capacity: 1,
       waitingMax: WAITING_PER_THREAD_MAX,
       idleMs: QUARANTINE_IDLE_MS,
@@ -96,7 +107,7 @@ interface Waiting {
 
 /** A queue before one process, and the process's successors. */
 class Lane {
-  readonly #threads: number;
+  readonly #limits: ScrapingLimits;
   readonly #capacity: number;
   readonly #waitingMax: number;
   /** Undefined: the process is kept up; else it ends when idle for so long, and comes with the next task. */
@@ -113,13 +124,13 @@ class Lane {
   #idleTimer: NodeJS.Timeout | undefined;
 
   constructor(options: {
-    threads: number;
+    limits: ScrapingLimits;
     capacity: number;
     waitingMax: number;
     idleMs: number | undefined;
     log: Log;
   }) {
-    this.#threads = options.threads;
+    this.#limits = options.limits;
     this.#capacity = options.capacity;
     this.#waitingMax = options.waitingMax;
     this.#idleMs = options.idleMs;

@@ -4,6 +4,12 @@
  */
 import type { Report, Task } from "./task.ts";
 
+export interface ToScrapingBatch {
+  /** By `machineNowMs`: the server's main thread was alive then, whenever this is read. */
+  readonly sentAtMs: number;
+  readonly messages: readonly ToScraping[];
+}
+
 export type ToScraping =
   | {
       readonly kind: "run";
@@ -14,7 +20,7 @@ export type ToScraping =
       readonly startBefore: number;
     }
   | { readonly kind: "cancel"; readonly id: number }
-  /** The server's main thread is alive; every other message says so too. */
+  /** Nothing else; the batch's time is the message. */
   | { readonly kind: "alive" };
 
 export type FromScraping =
@@ -29,6 +35,15 @@ export type ScrapingEnd =
 
 /** Tasks that one thread works on at a time: nearly all of them wait for the network. */
 export const TASKS_PER_THREAD = 16;
+
+/** What a scraping process is started with, as its one argument (JSON). */
+export interface ScrapingLimits {
+  readonly threads: number;
+  /** Reading one page, once its body is there: decoding, parsing, extraction. */
+  readonly processingMsMax: number;
+  /** Of the whole process. */
+  readonly memoryBytesMax: number;
+}
 
 /** A scraping process starts no request when it last heard of its server longer ago. */
 export const PARENT_SILENCE_MS_MAX = 500;

@@ -13,8 +13,9 @@ import {
   type FromScraping,
   machineNowMs,
   PARENT_SILENCE_MS_MAX,
-  TASKS_PER_THREAD,
+  type ScrapingLimits,
   type ToScraping,
+  type ToScrapingBatch,
 } from "./scraping-message.ts";
 import type { Task, TaskEnd } from "./task.ts";
 
@@ -48,9 +49,9 @@ export class ScrapingProcess {
   readonly exited: Promise<void>;
 
   /** @param capacity at most the tasks that its threads can hold. */
-  constructor(options: { threads: number; capacity?: number; log: Log }) {
-    this.capacity = options.capacity ?? options.threads * TASKS_PER_THREAD;
-    this.#child = fork(ENTRY, [String(options.threads)], {
+  constructor(options: { limits: ScrapingLimits; capacity: number; log: Log }) {
+    this.capacity = options.capacity;
+    this.#child = fork(ENTRY, [JSON.stringify(options.limits)], {
       serialization: "advanced",
       env: { TZ: "UTC" },
       execArgv: execArguments(),
@@ -166,7 +167,7 @@ export class ScrapingProcess {
 
   #flush(): void {
     if (this.#outbox.length === 0) return;
-    const batch = this.#outbox.splice(0);
+    const batch: ToScrapingBatch = { sentAtMs: machineNowMs(), messages: this.#outbox.splice(0) };
     // A failure to send is a death, which `exit` tells.
     if (this.#child.connected) this.#child.send(batch, () => {});
   }
