@@ -2,10 +2,10 @@
  * Blobs as files: named by a keyed hash, sealed as a whole, never changed. A file
  * is there whole or not at all: it gets its name only once its content is durable.
  */
-import { mkdir, opendir, readFile, rm, stat } from "node:fs/promises";
+import { opendir, readFile, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { InvalidInputError } from "../errors.ts";
-import { isSystemError, syncDirectory, writeDurably } from "./durable-file.ts";
+import { isSystemError, makeDirectory, syncDirectory, writeDurably } from "./durable-file.ts";
 import { openBytes, type StoreCipher, sealBytes } from "./encryption.ts";
 
 export class BlobFiles {
@@ -28,7 +28,7 @@ export class BlobFiles {
       await writeDurably(path, sealed, this.#temporary);
     } catch (error) {
       if (!isSystemError(error, "ENOENT")) throw error;
-      await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+      await makeDirectory(dirname(path));
       await syncDirectory(this.#directory);
       await writeDurably(path, sealed, this.#temporary);
     }

@@ -3,12 +3,12 @@
  * identity, the list of its starts, its contacts. Whoever opens it holds it alone.
  */
 import { randomBytes } from "node:crypto";
-import { access, chmod, constants, mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { access, chmod, constants, readdir, readFile, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 import { DamagedError, StaleDataDirectoryError, UsageError } from "../errors.ts";
 import { DirectoryLock } from "./directory-lock.ts";
-import { isSystemError, writeDurably } from "./durable-file.ts";
+import { isSystemError, makeDirectory, writeDurably } from "./durable-file.ts";
 
 const INSTANCES_MAX = 1_000;
 
@@ -53,7 +53,7 @@ export class DataDirectory {
   static async open(path: string, options: { readonly create: boolean }): Promise<DataDirectory> {
     const full = resolve(path);
     await usable(full, async () => {
-      if (options.create) await mkdir(full, { recursive: true, mode: 0o700 });
+      if (options.create) await makeDirectory(full);
       await readdir(full);
       await access(full, constants.R_OK | constants.W_OK | constants.X_OK);
       await chmod(full, 0o700);
@@ -63,7 +63,7 @@ export class DataDirectory {
       await usable(full, async () => {
         await rm(join(full, "tmp"), { recursive: true, force: true });
         for (const folder of ["tmp", "quarantine", "blobs", "store"]) {
-          await mkdir(join(full, folder), { recursive: true, mode: 0o700 });
+          await makeDirectory(join(full, folder));
         }
       });
       const identity = await usable(full, () => readJson(join(full, "identity.json"), identitySchema));

@@ -2,9 +2,11 @@
 import { ClassicLevel } from "classic-level";
 import { Keyv } from "keyv";
 import { DamagedError, UsageError } from "../errors.ts";
+import { makeDirectory } from "./durable-file.ts";
 import type { StoreCipher } from "./encryption.ts";
 import { KeyvStore } from "./keyv-store.ts";
 import { binaryKeys, LevelAdapter } from "./level-adapter.ts";
+import { checkLevelLogs } from "./level-log.ts";
 import type { Store } from "./store.ts";
 
 /**
@@ -14,6 +16,10 @@ import type { Store } from "./store.ts";
  * @throws {DamagedError} LevelDB's own files can't be read.
  */
 export async function openLevelStore(directory: string, cipher: StoreCipher): Promise<Store> {
+  await makeDirectory(directory).catch((error) => {
+    throw openError(directory, error);
+  });
+  await checkLevelLogs(directory);
   const level = new ClassicLevel<string, Buffer>(directory, {
     keyEncoding: binaryKeys,
     valueEncoding: "buffer",
