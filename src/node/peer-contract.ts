@@ -1,0 +1,169 @@
+/** What members say to one another: the channels, the procedures, and their schemas. */
+import { z } from "zod";
+import type { PeerSchemas } from "../peer/router.ts";
+import { type ReplicationMessage, replicationMessageSchema } from "../replication/message.ts";
+import {
+  ballotSchema,
+  KEY_BYTES_MAX,
+  type Operation,
+  type Outcome,
+  operationSchema,
+  VALUE_BYTES_MAX,
+} from "../replication/register.ts";
+import { nodeIdSchema } from "../ring/member.ts";
+import { type RingMessage, ringMessageSchema } from "../ring/message.ts";
+import {
+  type CrawlMessage,
+  type CrawlReply,
+  type CrawlRequest,
+  crawlMessageSchema,
+  crawlReplySchema,
+  crawlRequestSchema,
+} from "./crawl-message.ts";
+
+const PARTITIONS_MAX = 65_536;
+const partition = z
+  .int()
+  .min(0)
+  .max(PARTITIONS_MAX - 1);
+const bytes = (max: number) =>
+  z.custom<Uint8Array>((v) => v instanceof Uint8Array && v.byteLength <= max, "bytes");
+
+/** `host:port` or `[v6]:port`. */
+const hostPortSchema = z
+  .string()
+  .max(300)
+  .regex(/^(\[[0-9a-fA-F:.]+\]|[^:\s]+):\d{1,5}$/);
+
+const version = z.string().max(128);
+const entrySchema = z.object({
+  key: z.string().min(1).max(KEY_BYTES_MAX),
+  version,
+  value: bytes(VALUE_BYTES_MAX),
+  expiresAtMs: z.number().optional(),
+});
+const outcomeSchema = z.discriminatedUnion("kind", [
+  z.object({
+    kind: z.literal("entries"),
+    entries: z.array(z.union([entrySchema, z.undefined()])).max(1024),
+  }),
+  z.object({ kind: z.literal("scanned"), entries: z.array(entrySchema).max(4096), more: z.boolean() }),
+  z.object({ kind: z.literal("written"), version }),
+  z.object({
+    kind: z.literal("conflict"),
+    failed: z.object({
+      key: z.string().max(KEY_BYTES_MAX),
+      found: z.union([version, z.undefined()]),
+    }),
+  }),
+]);
+
+const blobNameSchema = z.object({
+  jobId: z.string().regex(/^[0-9a-f]{32}$/),
+  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+});
+const BLOB_BYTES_MAX = 8 * 1024 * 1024;
+
+export const partitionStatusSchema = z.object({
+  partition,
+  role: z.enum(["leader", "follower", "learner", "none"]),
+  ballot: ballotSchema.nullable(),
+  seq: z.number(),
+  members: z.array(z.string()).max(32),
+  leader: z.string().nullable(),
+  durability: z.enum(["full", "degraded"]),
+});
+/** A partition as one of its replicas sees it. */
+export type PartitionStatus = z.output<typeof partitionStatusSchema>;
+
+export const nodeStatusSchema = z.object({
+  nodeId: nodeIdSchema,
+  peer: hostPortSchema,
+  edge: hostPortSchema,
+  zone: z.string().max(64),
+  incarnation: z.int().nonnegative(),
+  version: z.string().max(32),
+  state: z.enum(["starting", "ready", "draining"]),
+  /** Tasks running and waiting per scrape thread. */
+  load: z.number().nonnegative(),
+  /** Partitions that it leads. */
+  leads: z.int().nonnegative(),
+  uptimeMs: z.number().nonnegative(),
+  /** Its predecessor on the ring: the arc between the two is its own. */
+  predecessor: nodeIdSchema.nullable(),
+  /** Only when asked for. */
+  partitions: z.array(partitionStatusSchema).max(PARTITIONS_MAX).optional(),
+});
+/** What a member says of itself. */
+export type NodeStatus = z.output<typeof nodeStatusSchema>;
+
+const PEM_CHARS_MAX = 16_384;
+const pem = z.string().max(PEM_CHARS_MAX);
+
+export const joinRequestSchema = z.object({
+  /** PKCS #10: of the node's own key, and of the one that its edge shows to clients. */
+  nodeRequest: pem,
+  edgeRequest: pem,
+  addresses: z.object({ peer: hostPortSchema, edge: hostPortSchema }),
+  /** What the certificates are to name beside the addresses. */
+  peerHosts: z.array(z.string().max(253)).max(32),
+  edgeHosts: z.array(z.string().max(253)).max(32),
+  zone: z.string().max(64),
+});
+export type JoinRequest = z.output<typeof joinRequestSchema>;
+
+export const contactSchema = z.object({
+  nodeId: nodeIdSchema,
+  address: z.object({ host: z.string().max(255), port: z.int().min(1).max(65_535) }),
+});
+
+export const joinAnswerSchema = z.object({
+  nodeId: nodeIdSchema,
+  clusterId: z.string().max(64),
+  partitions: z.int().min(1).max(PARTITIONS_MAX),
+  replicationFactor: z.int().min(1).max(32),
+  rootCertificate: pem,
+  nodeCertificate: pem,
+  edgeCertificate: pem,
+  namingSecret: bytes(64),
+  /** Members, to enter the ring by. */
+  contacts: z.array(contactSchema).max(64),
+});
+export type JoinAnswer = z.output<typeof joinAnswerSchema>;
+
+export type Messages = {
+  ring: RingMessage;
+  replication: ReplicationMessage;
+  crawl: CrawlMessage;
+};
+
+type BlobName = z.output<typeof blobNameSchema>;
+
+export type Procedures = {
+  /** At the local replica, which must lead. */
+  operate: { input: { partition: number; operation: Operation }; output: Outcome };
+  crawl: { input: CrawlRequest; output: CrawlReply };
+  putBlob: { input: BlobName & { bytes: Uint8Array }; output: null };
+  getBlob: { input: BlobName; output: Uint8Array | null };
+  hasBlob: { input: BlobName; output: boolean };
+  status: { input: { partitions: boolean }; output: NodeStatus };
+  /** By a certificate of role `join` only: the sender's name is the token's id. */
+  join: { input: JoinRequest; output: JoinAnswer };
+};
+
+export const peerSchemas: PeerSchemas<Messages, Procedures> = {
+  messages: {
+    ring: ringMessageSchema,
+    replication: replicationMessageSchema,
+    crawl: crawlMessageSchema,
+  },
+  procedures: {
+    operate: { input: z.object({ partition, operation: operationSchema }), output: outcomeSchema },
+    crawl: { input: crawlRequestSchema, output: crawlReplySchema },
+    putBlob: { input: blobNameSchema.extend({ bytes: bytes(BLOB_BYTES_MAX) }), output: z.null() },
+    getBlob: { input: blobNameSchema, output: bytes(BLOB_BYTES_MAX).nullable() },
+    hasBlob: { input: blobNameSchema, output: z.boolean() },
+    status: { input: z.object({ partitions: z.boolean() }), output: nodeStatusSchema },
+    join: { input: joinRequestSchema, output: joinAnswerSchema },
+  },
+};
