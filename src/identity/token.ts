@@ -95,7 +95,7 @@ interface Key {
 export class TokenKeys {
   readonly #issuer: string;
   #keys: ReadonlyMap<string, Key> = new Map();
-  /** By token; emptied whenever the keys change, never longer than VERIFIED_MAX. */
+  /** By token, oldest first, at most VERIFIED_MAX; each counts only while its key does. */
   readonly #verified = new Map<string, AccessClaims & { readonly keyId: string }>();
 
   /** @param clusterId the issuer: a token of another cluster is refused. */
@@ -112,7 +112,6 @@ export class TokenKeys {
         return [record.kid, { record, privateKey, publicKey: createPublicKey(privateKey) }];
       }),
     );
-    this.#verified.clear();
   }
 
   /** @throws {DamagedError} no key may sign now: the cluster's signing keys were not renewed. */
@@ -180,7 +179,7 @@ export class TokenKeys {
   #verifyAnew(token: string, nowMs: number): AccessClaims & { readonly keyId: string } {
     if (token.length > TOKEN_CHARS_MAX) throw invalidToken();
     const match = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})$/.exec(token);
-    if (match === null) throw invalidToken();
+    if (match === null || !isCanonical(match[3]!)) throw invalidToken();
     const header = headerSchema.safeParse(canonicalJson(match[1]!));
     const payload = payloadSchema.safeParse(canonicalJson(match[2]!));
     if (!header.success || !payload.success) throw invalidToken();
@@ -225,15 +224,19 @@ export class TokenKeys {
 
 /** The content of one part, or undefined unless it is byte for byte what JSON.stringify gives for it. */
 function canonicalJson(part: string): unknown {
-  const bytes = Buffer.from(part, "base64url");
-  if (bytes.toString("base64url") !== part) return undefined;
-  const text = bytes.toString("utf8");
+  if (!isCanonical(part)) return undefined;
+  const text = Buffer.from(part, "base64url").toString("utf8");
   try {
     const content: unknown = JSON.parse(text);
     return JSON.stringify(content) === text ? content : undefined;
   } catch {
     return undefined; // Not JSON: refused like any other content.
   }
+}
+
+/** Whether nothing but `part` stands for its bytes: base64 has spare bits at its end. */
+function isCanonical(part: string): boolean {
+  return Buffer.from(part, "base64url").toString("base64url") === part;
 }
 
 function invalidToken(options?: ErrorOptions): UnauthenticatedError {

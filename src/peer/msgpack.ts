@@ -152,7 +152,6 @@ function check(bytes: Buffer): void {
     if (at > bytes.length) throw damaged("ends too early");
     if (items >= 0) {
       if (map) items *= 2;
-      if (items > bytes.length - at) throw damaged("announces more values than it has bytes");
       if (++depth > DEPTH_MAX) throw damaged("is nested too deeply");
       left[depth] = items;
       isMap[depth] = map;

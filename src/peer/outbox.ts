@@ -3,7 +3,7 @@
  * kept; what arises meanwhile travels in the next. Past its bounds the oldest are
  * dropped: protocols repeat what is lost, and the newest says most.
  */
-import { FRAME_BYTES_MAX, ITEM_BYTES_MAX, MESSAGES_MAX } from "./frame.ts";
+import { ITEM_BYTES_MAX, MESSAGES_MAX } from "./frame.ts";
 
 const MESSAGES_WAITING_MAX = 65_536;
 const BYTES_WAITING_MAX = 64 * 1024 * 1024;
@@ -80,7 +80,7 @@ export class Outbox {
     let bytes = 0;
     while (this.length > 0 && frame.length < MESSAGES_MAX) {
       bytes += this.#waiting[this.#first]!.length;
-      if (frame.length > 0 && bytes > FRAME_BYTES_MAX - 64 * 1024) break;
+      if (frame.length > 0 && bytes > ITEM_BYTES_MAX) break;
       frame.push(this.#shift());
     }
     return frame;

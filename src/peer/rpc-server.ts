@@ -58,7 +58,10 @@ export class Connection {
   headBytes: Buffer | undefined;
   sender: PeerSender | undefined;
 
+  /** @throws {RefusedError} the certificate is for an edge: it must not pass for a member or a joiner. */
   constructor(certificate: PeerCertificate, remoteHost: string) {
+    if (certificate.role === "edge")
+      throw new RefusedError("an edge's certificate is not for speaking to peers");
     this.certificate = certificate;
     this.remoteHost = remoteHost;
   }

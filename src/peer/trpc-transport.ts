@@ -13,7 +13,7 @@ import { createServer, type Server, type ServerOptions } from "node:https";
 import { TLSSocket } from "node:tls";
 import { type AnyTRPCRouter, TRPCError } from "@trpc/server";
 import { createHTTPHandler } from "@trpc/server/adapters/standalone";
-import { RefusedError, UnavailableError } from "../errors.ts";
+import { RefusedError, UsageError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { FRAME_BYTES_MAX, type PeerSelf } from "./frame.ts";
 import { CLIENT_KEEP_ALIVE_MS, type Credentials, HttpsExchange, requireMember } from "./https-exchange.ts";
@@ -113,7 +113,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
     };
   }
 
-  /** @throws {UnavailableError} the port can't be bound; says why. */
+  /** @throws {UsageError} the port can't be bound; says why. */
   async listen(handlers: PeerHandlers<Messages, Procedures>): Promise<PeerAddress> {
     this.#handlers = handlers;
     const router = createPeerRouter({
@@ -162,7 +162,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
       await once(server, "listening");
     } catch (cause) {
       const { host, port } = this.#bind;
-      throw new UnavailableError(
+      throw new UsageError(
         `${host}:${port} can't be bound: ${cause instanceof Error ? cause.message : ""}; choose another --peer-port`,
         { cause },
       );
@@ -217,8 +217,6 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
     const certificate = socket.getPeerCertificate();
     try {
       const connection = new Connection(this.#identify(certificate.raw), socket.remoteAddress ?? "");
-      if (connection.certificate.role === "edge")
-        throw new RefusedError("an edge certificate is not for peers");
       this.#connections.set(socket, connection);
       return connection;
     } catch (thrown) {
