@@ -119,8 +119,8 @@ export class Stabilisation {
     this.#predecessor = candidate;
     // The one that stood here has a new successor; told, it need not wait for its next round.
     if (!isBeforeDead) this.#routes.send(before, { kind: "hint", node: candidate });
-    this.successors.endWith(candidate);
-    if (this.successors.members.length === 0) this.soon(nowMs);
+    if (this.successors.members.length > 0) this.successors.endWith(candidate);
+    else this.soon(nowMs);
     this.#routes.changed(nowMs);
   }
 

@@ -1,0 +1,161 @@
+import assert from "node:assert/strict";
+import { test } from "tap";
+import type { NodeId } from "../../src/ring/identifier.ts";
+import { RingSimulator } from "../simulation/ring-simulator.ts";
+
+const seed = Number(process.env.SEED ?? 1);
+const at = (digits: string) => digits.padEnd(40, "0") as NodeId;
+
+/** A settled ring of `count` nodes that all share replica groups. */
+function settled(count: number, options: { seed?: number; isRefusing?: boolean } = {}): RingSimulator {
+  const simulator = new RingSimulator({
+    seed: options.seed ?? seed,
+    network: { isRefusing: options.isRefusing ?? false },
+  });
+  const first = simulator.bootstrap(at("1"));
+  for (let i = 1; i < count; i++) simulator.join(at((1 + i).toString(16)), [first.member]);
+  assert.ok(simulator.runUntil(() => simulator.disorder() === undefined, 10_000) !== undefined);
+  for (const { ring } of simulator.up) {
+    ring.watch(
+      [...simulator.nodes.keys()].filter((nodeId) => nodeId !== ring.self.nodeId),
+      simulator.nowMs,
+    );
+  }
+  simulator.run(2000);
+  return simulator;
+}
+
+const suspectedBy = (simulator: RingSimulator, of: NodeId) =>
+  simulator.suspicions.filter((suspicion) => suspicion.of === of);
+
+test("a node that falls silent is suspected by all others 0.9 to 1.3 s later", async () => {
+  for (let i = 0; i < 20; i++) {
+    const simulator = settled(5, { seed: seed + i });
+    const diedMs = simulator.nowMs;
+    simulator.crash(at("3"));
+
+    simulator.run(2000);
+
+    const delays = suspectedBy(simulator, at("3")).map(({ ms }) => ms - diedMs);
+    assert.equal(delays.length, 4);
+    for (const delay of delays) assert.ok(delay >= 900 && delay <= 1300, `${delay} ms, seed ${seed + i}`);
+  }
+});
+
+test("a process that died and whose system refuses connections is suspected within 200 ms", async () => {
+  const simulator = settled(5, { isRefusing: true });
+  const diedMs = simulator.nowMs;
+  simulator.crash(at("3"));
+
+  simulator.run(600);
+
+  const delays = suspectedBy(simulator, at("3")).map(({ ms }) => ms - diedMs);
+  assert.equal(delays.length, 4);
+  // A ping has to meet the refusal first; from then on one more and one opinion.
+  for (const delay of delays) assert.ok(delay <= 450, `${delay} ms`);
+  assert.ok(Math.min(...delays) <= 200, `${delays}`);
+});
+
+test("in a ring of two there is no second opinion: silence decides, refusal does not", async () => {
+  const simulator = settled(2, { isRefusing: true });
+  const diedMs = simulator.nowMs;
+  simulator.crash(at("2"));
+
+  simulator.run(3000);
+
+  const [suspicion] = suspectedBy(simulator, at("2"));
+  assert.ok(suspicion !== undefined && suspicion.ms - diedMs >= 900, `${suspicion?.ms}`);
+  assert.equal(simulator.disorder(), undefined);
+});
+
+test("nobody suspects a node that others still reach: cut from one side it is alive but unreachable", async () => {
+  const simulator = settled(5);
+  simulator.cut(at("2"), at("3"));
+
+  simulator.run(10_000);
+
+  assert.deepEqual(simulator.suspicions, []);
+  const { ring } = simulator.node(at("2"));
+  assert.equal(ring.isReachable(at("3")), false);
+  assert.equal(ring.isReachable(at("4")), true);
+  assert.equal(ring.successors[0]?.nodeId, at("3"));
+  simulator.heal();
+  simulator.run(3000);
+  assert.equal(ring.isReachable(at("3")), true);
+});
+
+test("a node that hears nobody, because it was cut off, is not suspected by those it reaches", async () => {
+  const simulator = settled(5);
+  for (const other of ["1", "3", "4", "5"]) simulator.cut(at(other), at("2"));
+
+  simulator.run(10_000);
+
+  assert.deepEqual(suspectedBy(simulator, at("2")), []);
+});
+
+test("a pause of 900 ms is survived unnoticed, one of 3 s is suspected and over when the node speaks again", async () => {
+  const short = settled(5);
+  short.pause(at("3"), 900);
+  short.run(5000);
+  assert.deepEqual(short.suspicions, []);
+
+  const long = settled(5);
+  long.pause(at("3"), 3000);
+  long.run(2500);
+  assert.equal(suspectedBy(long, at("3")).length, 4);
+  assert.ok(long.node(at("1")).ring.isSuspected(at("3")));
+  long.run(2500);
+  assert.equal(long.disorder(), undefined);
+  for (const name of ["1", "2", "4", "5"]) {
+    assert.equal(long.node(at(name)).ring.isSuspected(at("3")), false);
+  }
+  // The one that stood still started its clocks anew before it suspected anybody.
+  assert.deepEqual(
+    long.suspicions.filter(({ by }) => by === at("3")),
+    [],
+  );
+});
+
+test("ten minutes without faults brings no suspicion, nor does a minute with 200 ms of jitter and 5 % loss", async () => {
+  const calm = settled(5);
+  calm.run(600_000);
+  assert.deepEqual(calm.suspicions, []);
+
+  const rough = settled(5);
+  Object.assign(rough.network, { delayMsMax: 200, lossRatio: 0.05 });
+  rough.run(60_000);
+  assert.deepEqual(rough.suspicions, []);
+});
+
+test("an idle ring of five sends at most 30 messages per node and second", async () => {
+  const simulator = settled(5);
+  simulator.counts.messages = 0;
+  simulator.run(10_000);
+  const perNode = simulator.counts.messages / 5 / 10;
+  assert.ok(perNode >= 16 && perNode <= 30, `${perNode}`);
+});
+
+test("replica peers are watched wherever they stand, and a verdict lapses 2 s after nobody watches any more", async () => {
+  const simulator = new RingSimulator({ seed, successors: 1 });
+  const first = simulator.bootstrap(at("1"));
+  for (let i = 2; i <= 9; i++) simulator.join(at(i.toString(16)), [first.member]);
+  assert.ok(simulator.runUntil(() => simulator.disorder() === undefined, 20_000) !== undefined);
+  simulator.run(30_000);
+  const { ring } = simulator.node(at("1"));
+  // With fingers to 3 or so, 5 and 9, and neighbours 2 and 9, nobody looks at 7.
+  assert.equal(
+    ring.watched(simulator.nowMs).some(({ nodeId }) => nodeId === at("7")),
+    false,
+  );
+
+  ring.watch([at("7")], simulator.nowMs);
+  simulator.run(500);
+  simulator.crash(at("7"));
+  simulator.run(2000);
+  assert.equal(ring.isSuspected(at("7")), true);
+  ring.watch([], simulator.nowMs);
+  simulator.run(1500);
+  assert.equal(ring.isSuspected(at("7")), true);
+  simulator.run(1000);
+  assert.equal(ring.isSuspected(at("7")), false);
+});
