@@ -103,7 +103,7 @@ export class PeerLine {
       }
       try {
         return await this.#client.mutation(procedure, input, {
-          context: { timeoutMs: Math.max(1, deadline - performance.now()) },
+          context: { timeoutMs: Math.max(1, Math.ceil(deadline - performance.now())) },
           ...(options.signal === undefined ? {} : { signal: options.signal }),
         });
       } catch (thrown) {

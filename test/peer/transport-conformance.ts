@@ -120,11 +120,14 @@ export function transportConformance(name: string, create: () => Promise<World>)
     t.teardown(() => Promise.all([a.transport.close(), b.transport.close()]));
 
     const slow = a.transport.call(to, "operate", { kind: "slow", name: "x" }, PATIENT);
-    const never = a.transport.call(to, "operate", { kind: "slow", name: "y" }, { timeoutMs: 30 });
+    const never = t.rejects(
+      a.transport.call(to, "operate", { kind: "slow", name: "y" }, { timeoutMs: 30 }),
+      UnavailableError,
+    );
     const quick = a.transport.call(to, "operate", { kind: "echo", value: 1 }, PATIENT);
 
     t.strictSame(await quick, { kind: "echo", value: 1 });
-    await t.rejects(never, UnavailableError);
+    await never;
     release();
     t.strictSame(await slow, { kind: "slow", name: "x" });
   });
