@@ -37,7 +37,7 @@ export class DataDirectory {
   readonly #lock: DirectoryLock;
   #identity: Identity | undefined;
   // Writes of identity.json, one after the other: the second must not overtake the first.
-  #writing: Promise<void> = Promise.resolve();
+  #writing: Promise<unknown> = Promise.resolve();
 
   private constructor(path: string, lock: DirectoryLock, identity: Identity | undefined) {
     this.path = path;
@@ -98,8 +98,8 @@ export class DataDirectory {
   }
 
   /** Durable when it resolves. Written last at join and bootstrap: without it, nothing else in here counts. */
-  writeIdentity(identity: Identity): Promise<void> {
-    return this.#changeIdentity(() => identitySchema.parse(identity));
+  async writeIdentity(identity: Identity): Promise<void> {
+    await this.#changeIdentity(() => identitySchema.parse(identity));
   }
 
   /**
@@ -107,19 +107,18 @@ export class DataDirectory {
    *
    * @throws {StaleDataDirectoryError} `markStale` was called, in this or an earlier start.
    */
-  async nextStart(): Promise<Identity> {
-    await this.#changeIdentity(() => {
+  nextStart(): Promise<Identity> {
+    return this.#changeIdentity(() => {
       const identity = this.#known();
       if (identity.stale) throw stale(this.path);
       const instances = [...identity.instances, randomBytes(8).toString("hex")].slice(-INSTANCES_MAX);
       return { ...identity, incarnation: identity.incarnation + 1, instances };
     });
-    return this.#known();
   }
 
   /** A peer has seen a later start of this node: this copy must never look newer by starting again. */
-  markStale(): Promise<void> {
-    return this.#changeIdentity(() => ({ ...this.#known(), stale: true }));
+  async markStale(): Promise<void> {
+    await this.#changeIdentity(() => ({ ...this.#known(), stale: true }));
   }
 
   /** @throws {DamagedError} contacts.json does not fit `schema`. Empty when there is none. */
@@ -152,11 +151,12 @@ export class DataDirectory {
     return this.#identity;
   }
 
-  #changeIdentity(change: () => Identity): Promise<void> {
+  #changeIdentity(change: () => Identity): Promise<Identity> {
     const done = this.#writing.then(async () => {
       const identity = change();
       await this.#write("identity.json", json(identity));
       this.#identity = identity;
+      return identity;
     });
     this.#writing = done.catch(() => {});
     return done;

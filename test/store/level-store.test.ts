@@ -247,10 +247,8 @@ test("the adapter serves a Keyv as well: namespaces, lifetimes, text and JSON", 
     assert.equal(await keyv.set("a", { deep: [1, "ü"] }), true);
     await keyv.set("gone", 1, 1);
     await keyv.set("stays", 2, 3_600_000);
-    await keyv.setMany([
-      { key: "b", value: "x" },
-      { key: "c", value: 3 },
-    ]);
+    await keyv.setMany([{ key: "b", value: "x" }]);
+    await keyv.setMany([{ key: "c", value: 3 }]);
     while ((await keyv.get("gone")) !== undefined) await new Promise(setImmediate);
 
     assert.deepEqual(await keyv.get("a"), { deep: [1, "ü"] });
