@@ -7,7 +7,7 @@ import type { Store, StoreChange, StoredEntry, StoreSnapshot } from "../../src/s
 export interface StorePlace {
   /** The store that is in this place; the one opened before was closed. */
   open(): Promise<Store>;
-  /** From now on the disk under the open store fails. */
+  /** The next write of the open store to its disk fails; later ones would work. */
   breakDisk(): void;
   /** After the last store was closed, or broken. */
   remove(): Promise<void>;
@@ -202,6 +202,20 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
     return store;
   });
 
+  check("a write that waits is seen while the one before it becomes durable", async (store) => {
+    for (let n = 0; n < 20; n++) {
+      const first = store.write({ partition: 7, generation: 1, changes: [put("k", `first ${n}`)] });
+      await Promise.resolve();
+      await Promise.resolve();
+      const second = store.write({ partition: 7, generation: 1, changes: [put("k", `second ${n}`)] });
+      await first;
+      assert.equal(shown(store.get(7, 1, "k")), `v1 second ${n}`);
+      await second;
+      assert.equal(shown(store.get(7, 1, "k")), `v1 second ${n}`);
+    }
+    return store;
+  });
+
   check("a dropped generation is gone, the others stay", async (store, place) => {
     const many = Array.from({ length: 2_500 }, (_, n) => put(`k${n}`, "x"));
     await store.write({ partition: 7, generation: 1, changes: many, meta: bytes("m") });
@@ -255,7 +269,9 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
       assert.equal(result.status, "rejected");
       assert(result.reason instanceof UnavailableError);
     }
-    await assert.rejects(store.write(change), UnavailableError);
+    const later = { partition: 7, generation: 1, changes: [put("later", "x")] };
+    await assert.rejects(store.write(later), UnavailableError, "though the disk works again");
+    assert.equal(store.get(7, 1, "later"), undefined);
     return undefined;
   });
 

@@ -22,8 +22,12 @@ storeConformance("level store", async (): Promise<StorePlace> => {
       return KeyvStore.open(directory, new Keyv<string>({ store: new LevelAdapter(level) }), cipher);
     },
     breakDisk: () => {
-      const fail = async () => Promise.reject(new Error("No space left on device"));
-      Object.defineProperty(level, "batch", { value: fail });
+      const batch = level.batch.bind(level);
+      const fail = async () => {
+        Object.defineProperty(level, "batch", { value: batch });
+        throw new Error("No space left on device");
+      };
+      Object.defineProperty(level, "batch", { value: fail, configurable: true });
     },
     remove: async () => {
       await level.close();
@@ -38,7 +42,7 @@ storeConformance("keyv store over a map", async (): Promise<StorePlace> => {
   return {
     open: () => KeyvStore.open("a map", new Keyv<string>({ store: map }), cipher),
     breakDisk: () => {
-      map.writesLeft = 0;
+      map.failsOnce = true;
     },
     remove: async () => {},
   };

@@ -3,6 +3,9 @@ export class FragileMap extends Map<string, string> {
   /** Each set and delete takes one. */
   writesLeft = Number.POSITIVE_INFINITY;
 
+  /** The next one fails, whatever is left. */
+  failsOnce = false;
+
   override set(key: string, value: string): this {
     this.#spend();
     return super.set(key, value);
@@ -14,7 +17,9 @@ export class FragileMap extends Map<string, string> {
   }
 
   #spend(): void {
-    if (this.writesLeft <= 0) throw new Error("the backend is gone");
+    const fails = this.failsOnce;
+    this.failsOnce = false;
+    if (fails || this.writesLeft <= 0) throw new Error("the backend is gone");
     this.writesLeft--;
   }
 }
