@@ -84,6 +84,11 @@ export async function createCluster(options: {
   });
 }
 
+/** Whether the vault is that of a cluster's first server. */
+export function isFounder(vault: Vault): boolean {
+  return vault.secret(AUTHORITY) !== undefined;
+}
+
 /** @throws {UsageError} the file can't be read, or holds no good password. */
 export async function readAdminPassword(path: string): Promise<string> {
   let text: string;

@@ -69,6 +69,8 @@ export async function readTokenFile(path: string): Promise<JoinToken> {
 export async function joinCluster(options: {
   readonly directory: DataDirectory;
   readonly masterKey: KeyObject;
+  /** Of an attempt before this one. */
+  readonly kept: Vault | undefined;
   readonly token: JoinToken;
   /** Asked first; then those that the token names. */
   readonly contact: PeerAddress;
@@ -76,8 +78,8 @@ export async function joinCluster(options: {
   readonly zone: string;
   readonly log: Log;
 }): Promise<Vault> {
-  const { directory, masterKey, token, addresses, zone } = options;
-  const keys = await keepKeys(directory, masterKey);
+  const { directory, masterKey, kept, token, addresses, zone } = options;
+  const keys = await keepKeys(directory, masterKey, kept);
   const answer = await ask(options, {
     nodeRequest: await requestFor(keys.nodeKey),
     edgeRequest: await requestFor(keys.edgeKey),
@@ -114,14 +116,10 @@ export async function joinCluster(options: {
 async function keepKeys(
   directory: DataDirectory,
   masterKey: KeyObject,
+  kept: Vault | undefined,
 ): Promise<z.output<typeof keysSchema>> {
-  if ((await directory.read("vault.json")) !== undefined) {
-    const kept = readSecret(await Vault.open(directory, masterKey), KEYS, keysSchema);
-    if (kept !== undefined) return kept;
-    throw new UsageError(
-      `${directory.path} holds a cluster that was not finished: start it with --bootstrap, or use an empty data directory`,
-    );
-  }
+  const known = kept === undefined ? undefined : readSecret(kept, KEYS, keysSchema);
+  if (known !== undefined) return known;
   const keys = { nodeKey: createKeyPair().privateKey, edgeKey: createKeyPair().privateKey };
   await Vault.create(directory, masterKey, { secrets: { [KEYS]: encodeSecret(keys) } });
   return keys;
