@@ -383,8 +383,8 @@ export class Ring {
   /** In ring order from self; undefined unless list and predecessor are the whole ring. */
   #wholeRing(): Member[] | undefined {
     if (!this.#isMember) return undefined;
-    const predecessor = this.predecessor;
-    if (!this.#stabilisation.successors.isWhole(predecessor)) return undefined;
+    if (!this.#stabilisation.isWhole) return undefined;
+    const predecessor = this.#stabilisation.livePredecessor;
     const ring = [this.self, ...this.successors];
     if (predecessor !== undefined && !ring.some((m) => m.nodeId === predecessor.nodeId))
       ring.push(predecessor);
@@ -513,7 +513,7 @@ export class Ring {
     const predecessor = this.#stabilisation.livePredecessor;
     const before = predecessor !== undefined && !avoid.has(predecessor.nodeId) ? predecessor : undefined;
     // Of a ring known as a whole, of which the asker can use nobody else, this node is the rest.
-    const isLast = live.length === 0 && this.#stabilisation.successors.isWhole(this.predecessor);
+    const isLast = live.length === 0 && this.#stabilisation.isWhole;
     const isOwner = before === undefined ? claimed || isLast : inArc(point, before.nodeId, this.self.nodeId);
     if (isOwner && !avoid.has(this.self.nodeId)) {
       return { ...none, owner: this.self, successors: live, predecessor: before ?? null };
@@ -668,7 +668,7 @@ export class Ring {
   /** One finger at a time, from the farthest; those that the list reaches need none. */
   #fixFinger(): void {
     const last = this.#stabilisation.successors.last;
-    const isWhole = this.#stabilisation.successors.isWhole(this.predecessor);
+    const isWhole = this.#stabilisation.isWhole;
     const lowest = isWhole || last === undefined ? 160 : exponentBeyond(this.self.nodeId, last.nodeId);
     this.#fingers.dropBelow(lowest);
     this.#fingerDueMs = this.#nowMs + (this.#isFingersFirst ? FINGER_MS_FIRST : FINGER_MS);

@@ -65,6 +65,11 @@ export class Stabilisation {
     return members.length === 0 || members.some((member) => !this.#routes.isDead(member));
   }
 
+  /** Whether list and predecessor are the whole ring. */
+  get isWhole(): boolean {
+    return this.successors.isWhole(this.livePredecessor, this.#routes.isDead);
+  }
+
   /** Takes the whole list of the successor that a join found, and makes itself known. */
   enter(candidates: readonly Member[], nowMs: number): void {
     this.#adopt(candidates, nowMs);

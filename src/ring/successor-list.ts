@@ -7,7 +7,7 @@
  * node itself, and the one entry past the cut: from these a node in a ring of
  * up to L + 2 knows that it knows everybody.
  */
-import { between, inArc } from "./arc.ts";
+import { between } from "./arc.ts";
 import type { NodeId } from "./identifier.ts";
 import type { Member } from "./member.ts";
 
@@ -90,16 +90,15 @@ export class SuccessorList {
     if (at >= 0) this.#members = this.#members.with(at, member);
   }
 
-  /** Whether list and predecessor are the whole ring: nobody can stand between the two. */
-  isWhole(predecessor: Member | undefined): boolean {
-    if (this.#isRound) return true;
-    if (predecessor === undefined) return this.#members.length === 0;
-    return predecessor.nodeId === (this.#beyond ?? this.last)?.nodeId;
-  }
-
-  /** Whether `point` lies in an arc whose owner stands in the list. */
-  reaches(point: NodeId): boolean {
-    const last = this.last;
-    return last !== undefined && inArc(point, this.#self.nodeId, last.nodeId);
+  /**
+   * Whether list and predecessor are the whole ring: nobody can stand between the
+   * last live entry and the live predecessor. Without one, the last answer decides,
+   * which came round to this node.
+   */
+  isWhole(predecessor: Member | undefined, isDead: (member: Member) => boolean): boolean {
+    if (predecessor === undefined) return this.#isRound || this.#members.length === 0;
+    if (this.#beyond !== undefined && !isDead(this.#beyond))
+      return this.#beyond.nodeId === predecessor.nodeId;
+    return this.#members.findLast((member) => !isDead(member))?.nodeId === predecessor.nodeId;
   }
 }

@@ -36,6 +36,7 @@ const member = (digits: string): Member => ({
   incarnation: 1,
   instance: "a",
 });
+const nobody = () => false;
 const names = (members: readonly Member[]) => members.map((m) => m.nodeId.replace(/0+$/, "")).join(" ");
 
 test("arcs are half open, wrap round, and one point is the whole circle", async () => {
@@ -133,7 +134,7 @@ test("a list of candidates is cut at the first that does not go forward", async 
     const list = new SuccessorList(member("3"), length);
     list.adopt(candidates.map(member));
     assert.equal(names(list.members), expected, candidates.join(" "));
-    assert.equal(list.isWhole(undefined), isWhole, `${candidates.join(" ")} whole`);
+    assert.equal(list.isWhole(undefined, nobody), isWhole, `${candidates.join(" ")} whole`);
   }
 });
 
@@ -146,8 +147,17 @@ test("a short list ends with the predecessor, and the one past the cut shows a r
   assert.equal(list.endWith(member("2")), false);
 
   list.adopt([member("5"), member("7"), member("9")]);
-  assert.equal(list.isWhole(member("9")), true);
-  assert.equal(list.isWhole(member("a")), false);
+  assert.equal(list.isWhole(member("9"), nobody), true);
+  assert.equal(list.isWhole(member("a"), nobody), false);
+
+  // The answer that came round is older than a predecessor that stands elsewhere.
+  list.adopt([member("5"), member("7"), member("3")]);
+  assert.equal(list.isWhole(member("7"), nobody), true);
+  assert.equal(list.isWhole(member("9"), nobody), false);
+  assert.equal(
+    list.isWhole(member("5"), (m) => m.nodeId === at("7")),
+    true,
+  );
 });
 
 test("a finger owns what lies between its start and itself, and nothing when it lies before", async () => {

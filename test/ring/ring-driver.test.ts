@@ -15,6 +15,7 @@ const bytes = (text: string) => new TextEncoder().encode(text);
 class Loop {
   readonly drivers = new Map<string, RingDriver>();
   readonly frames: string[] = [];
+  successors = 8;
   readonly contacts = new Map<string, ContactRecord[]>();
 
   start(id: NodeId, incarnation = 1, contacts: ContactRecord[] = []): RingDriver {
@@ -30,7 +31,7 @@ class Loop {
       send: (to, message) => this.#send(self, to, message),
       random: Math.random,
       log,
-      settings: { ringSuccessors: 8, suspectAfterMs: 1200 },
+      settings: { ringSuccessors: this.successors, suspectAfterMs: 1200 },
       contacts,
       onContacts: (list) => this.contacts.set(id, list),
       led: {
@@ -68,6 +69,16 @@ class Loop {
   }
 }
 
+/** Members that have joined one after another. */
+async function ringOf(loop: Loop, names: readonly string[], successors = 8): Promise<RingDriver[]> {
+  loop.successors = successors;
+  const [first, ...rest] = names.map((name) => loop.start(nodeId(name)));
+  first!.bootstrap();
+  for (const driver of rest) await driver.join([refOf(first!)]);
+  await until(() => isWhole(loop), 5000);
+  return [first!, ...rest];
+}
+
 const refOf = (driver: RingDriver): PeerRef => ({ nodeId: driver.self.nodeId, address: driver.self.address });
 
 async function until(holds: () => boolean, ms: number): Promise<number> {
@@ -84,7 +95,7 @@ function isWhole(loop: Loop): boolean {
   const order = [...loop.drivers.keys()].sort();
   return order.every((id, i) => {
     const view = loop.drivers.get(id)!.view();
-    const expected = [...order.slice(i + 1), ...order.slice(0, i)].slice(0, 8);
+    const expected = [...order.slice(i + 1), ...order.slice(0, i)].slice(0, loop.successors);
     return (
       (view.predecessor === (order[(i + order.length - 1) % order.length] ?? null)) === order.length > 1 &&
       view.successors.join() === expected.join()
@@ -108,13 +119,128 @@ test("ten servers choose their places, join one another and know the whole ring"
   }
   await until(() => isWhole(loop), 5000);
   const order = [...loop.drivers.keys()].sort();
+  const zero = identifierOf(nodeId("0"));
+  // The one entry past the list, which shows that there are no more, comes with the next round.
+  await until(
+    () => [...loop.drivers.values()].every((driver) => driver.successorsOfLocally(zero, 10) !== undefined),
+    1500,
+  );
   for (const driver of loop.drivers.values()) {
     assert.deepEqual(
-      driver.successorsOfLocally(identifierOf(nodeId("0")), 10)?.map((m) => m.nodeId),
+      driver.successorsOfLocally(zero, 10)?.map((m) => m.nodeId),
       order,
     );
     assert.equal(driver.members().length, 10);
   }
-  // Halves of halves: 1 arc of 1/8 was halved twice, the rest once at most.
-  assert.deepEqual(order.map((id) => id.slice(0, 2)).includes("c0"), true);
+  assert.ok(order.includes(nodeId("c")), "the second stands opposite the first");
+});
+
+test("two that come at once through different servers get different places", async (t) => {
+  const loop = new Loop();
+  t.teardown(() => loop.stop());
+  const [a, b] = await ringOf(loop, ["2", "a"]);
+
+  const points = await Promise.all([a!, b!, a!, b!].map((driver) => driver.chooseIdentifier()));
+
+  assert.equal(new Set(points).size, 4);
+});
+
+test("a killed server is suspected by all within half a second, and back after it has rejoined", async (t) => {
+  const loop = new Loop();
+  t.teardown(() => loop.stop());
+  const drivers = await ringOf(loop, ["1", "4", "7", "a", "d"]);
+  for (const driver of drivers) driver.watch(["1", "4", "7", "a", "d"].map(nodeId));
+  const dead = nodeId("7");
+  const others = drivers.filter((driver) => driver.self.nodeId !== dead);
+  const suspicions: string[] = [];
+  for (const driver of others) {
+    driver.on("suspected", (nodeId) => suspicions.push(nodeId));
+  }
+  await until(() => loop.contacts.get(dead)?.length === 4, 3000);
+
+  loop.kill(dead);
+
+  await until(() => suspicions.length === 4, 1000);
+  assert.deepEqual(new Set(suspicions), new Set([dead]));
+  await until(() => isWhole(loop), 3000);
+  const back = loop.start(dead, 2, loop.contacts.get(dead));
+  assert.equal(back.isMember, false);
+  await back.rejoin();
+  await until(() => isWhole(loop), 3000);
+  assert.equal(others[0]!.isSuspected(dead), false);
+  assert.equal(others[0]!.member(dead)?.incarnation, 2);
+});
+
+test("load, zone and led digests travel with pings and their answers", async (t) => {
+  const loop = new Loop();
+  t.teardown(() => loop.stop());
+  const [a, b] = await ringOf(loop, ["2", "a"]);
+
+  a!.setLoad(1.5);
+  b!.setLoad(0.25);
+
+  await until(() => b!.loadOf(nodeId("2")) === 1.5 && a!.loadOf(nodeId("a")) === 0.25, 1000);
+  assert.equal(a!.member(nodeId("a"))?.zone, "zone-a");
+  assert.equal(b!.member(nodeId("2"))?.zone, "zone-2");
+  assert.ok(loop.frames.includes(`1 ${nodeId("2")}>${nodeId("a")}@${nodeId("2")}`));
+  assert.ok(loop.frames.includes(`1 ${nodeId("a")}>${nodeId("2")}@${nodeId("a")}`));
+  // At least every quarter of a second in each direction, and at once when it changed.
+  loop.frames.length = 0;
+  await until(() => loop.frames.length >= 8, 1500);
+  loop.frames.length = 0;
+  a!.ledChanged();
+  assert.ok((await until(() => loop.frames.length >= 2, 1000)) < 150);
+});
+
+test("who leaves is gone at once, without suspicion", async (t) => {
+  const loop = new Loop();
+  t.teardown(() => loop.stop());
+  const drivers = await ringOf(loop, ["1", "4", "7", "a"]);
+  let suspicions = 0;
+  for (const driver of drivers) driver.on("suspected", () => suspicions++);
+
+  await drivers[1]!.leave();
+  await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+  loop.kill(nodeId("4"));
+
+  await until(() => isWhole(loop), 1000);
+  assert.equal(suspicions, 0);
+  assert.equal(drivers[0]!.member(nodeId("4")), undefined);
+});
+
+test("a server that never had contacts, or lost all, stands alone; one that only joins goes on trying", async (t) => {
+  const loop = new Loop();
+  t.teardown(() => loop.stop());
+  const alone = loop.start(nodeId("5"), 2);
+
+  await alone.rejoin();
+
+  assert.equal(alone.isMember, true);
+  const abort = new AbortController();
+  const absent = { nodeId: nodeId("9"), address: { host: "127.0.0.1", port: 1 } };
+  const joiner = loop.start(nodeId("8"));
+  const joining = joiner.join([absent], abort.signal);
+  abort.abort();
+  await assert.rejects(joining, { code: "UNAVAILABLE" });
+  assert.equal(joiner.isMember, false);
+  await assert.rejects(joiner.chooseIdentifier(), { code: "UNAVAILABLE" });
+});
+
+test("lookups find who follows a point, and say how", async (t) => {
+  const loop = new Loop();
+  t.teardown(() => loop.stop());
+  const drivers = await ringOf(loop, ["1", "3", "5", "7", "9", "b", "d"], 2);
+
+  for (const driver of drivers) {
+    const { members, hops, path } = await driver.successorsOf(identifierOf(nodeId("6")), 3);
+    assert.deepEqual(
+      members.map((member) => member.nodeId),
+      ["7", "9", "b"].map(nodeId),
+    );
+    assert.ok(hops <= 4 && path.length === hops, `${hops} hops`);
+  }
+  const [last] = drivers.slice(-1);
+  const asking = last!.successorsOf(identifierOf(nodeId("6")), 3);
+  last!.stop();
+  await assert.rejects(asking, { code: "UNAVAILABLE" });
 });

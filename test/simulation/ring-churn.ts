@@ -57,6 +57,7 @@ export function churn(options: ChurnOptions): ChurnResult {
   }
 
   simulator.calm();
+  simulator.runUntil(() => simulator.up.every((node) => node.pausedUntilMs <= simulator.nowMs), 10_000);
   const disorders = () =>
     simulator
       .acquainted()
