@@ -23,7 +23,6 @@ const BATCH_MAX = 16;
 const { threads, processingMsMax, memoryBytesMax } = JSON.parse(process.argv[2] ?? "") as ScrapingLimits;
 
 interface Running {
-  readonly thread: AbortController;
   readonly endsBeforeMs: number;
   hasStarted: boolean;
   /** Why its thread had to be ended, when it was on account of this task. */
@@ -82,22 +81,22 @@ setInterval(() => {
   const now = process.hrtime.bigint();
   for (const [threadId, slot] of inHand) {
     const id = Number(Atomics.load(slot, 0));
-    // Threads come and go; what a dead one left is of use only while its task is told about.
-    if (id === 0 && !piscina.threads.some((thread) => thread.threadId === threadId)) inHand.delete(threadId);
+    // Threads come and go; what a dead one left is of use only until its task has been told about.
+    if (!running.has(id) && !piscina.threads.some((thread) => thread.threadId === threadId))
+      inHand.delete(threadId);
     const since = Atomics.load(slot, 1);
     if (id !== 0 && now - since > BigInt(processingMsMax) * 1_000_000n) {
-      end(id, `took longer than ${processingMsMax} ms to process`);
+      endThread(threadId, id, `took longer than ${processingMsMax} ms to process`);
     }
   }
-  for (const [id, { endsBeforeMs }] of running) {
-    if (performance.now() > endsBeforeMs) end(id, "did not end in time");
+  // A task that neither ends nor is in hand: a thread is stuck where it never should be.
+  for (const { endsBeforeMs } of running.values()) {
+    if (performance.now() > endsBeforeMs) process.kill(process.pid, "SIGKILL");
   }
 }, WATCH_EVERY_MS);
 
 async function run(id: number, task: Task, startBefore: number): Promise<void> {
-  const thread = new AbortController();
   running.set(id, {
-    thread,
     endsBeforeMs: performance.now() + task.timeoutMs + GRACE_MS,
     hasStarted: false,
     verdict: undefined,
@@ -105,7 +104,7 @@ async function run(id: number, task: Task, startBefore: number): Promise<void> {
   const job: ScrapeJob = { id, task, startBefore };
   let ended: ScrapingEnd;
   try {
-    const outcome: ScrapeOutcome = await piscina.run(job, { signal: thread.signal });
+    const outcome: ScrapeOutcome = await piscina.run(job);
     if (outcome.startedAtMs !== undefined) tellStarted(id, outcome.startedAtMs);
     ended = outcome.end;
   } catch (error) {
@@ -129,15 +128,16 @@ function reportOf(id: number, error: unknown): Report {
   return { kind: "broken", reason: "another page ended its scraping thread", retryable: true };
 }
 
-function end(id: number, verdict: string): void {
+/**
+ * Ends the thread that has the task in hand; Piscina starts another. (Its own way, an AbortSignal
+ * for the task, would make it give the thread one task at a time.)
+ */
+function endThread(threadId: number, id: number, verdict: string): void {
   const task = running.get(id);
-  if (task === undefined || task.verdict !== undefined) return;
+  const thread = piscina.threads.find((other) => other.threadId === threadId);
+  if (task === undefined || task.verdict !== undefined || thread === undefined) return;
   task.verdict = verdict;
-  for (const [threadId, slot] of inHand) {
-    if (Number(Atomics.load(slot, 0)) === id) inHand.delete(threadId);
-  }
-  // Piscina ends the thread of an aborted task, and starts another.
-  task.thread.abort();
+  void thread.terminate();
 }
 
 function tellStarted(id: number, atMs: number): void {

@@ -67,7 +67,8 @@ export type FetchOutcome =
 const CONNECT_MS_MAX = 10_000;
 /** Between two pieces of a body. */
 const STALL_MS_MAX = 15_000;
-const CONNECTIONS_PER_ORIGIN = 8;
+/** As many as a thread has tasks: a request that waited for a connection would start later than it said. */
+const CONNECTIONS_PER_ORIGIN = 16;
 const HEADER_BYTES_MAX = 64 * 1024;
 /** Bodies of no interest are read up to here, to keep the connection. */
 const DUMP_BYTES_MAX = 64 * 1024;

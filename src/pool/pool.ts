@@ -196,7 +196,7 @@ class Lane {
   #fork(): ScrapingProcess {
     const forkedMs = performance.now();
     const scraping = new ScrapingProcess({
-      threads: this.#threads,
+      limits: this.#limits,
       capacity: this.#capacity,
       log: this.#log,
     });
