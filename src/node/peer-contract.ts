@@ -69,8 +69,8 @@ export const partitionStatusSchema = z.object({
   role: z.enum(["leader", "follower", "learner", "none"]),
   ballot: ballotSchema.nullable(),
   seq: z.number(),
-  members: z.array(z.string()).max(32),
-  leader: z.string().nullable(),
+  members: z.array(nodeIdSchema).max(32),
+  leader: nodeIdSchema.nullable(),
   durability: z.enum(["full", "degraded"]),
 });
 /** A partition as one of its replicas sees it. */

@@ -1,0 +1,259 @@
+/**
+ * The cluster as one member sees it, for people: asks all others at once, waits a
+ * second at most, and merges what they say. Nothing is decided by it.
+ */
+import type { PeerRef } from "../peer/transport.ts";
+import {
+  distance,
+  identifierOf,
+  type NodeId,
+  nodeIdOf,
+  partitionOf,
+  pointOf,
+  positionOf,
+  RING_SIZE,
+} from "../ring/identifier.ts";
+import type { Member } from "../ring/member.ts";
+import type { Admission } from "./admission.ts";
+import type { Membership } from "./membership.ts";
+import type { NodeStatus, PartitionStatus } from "./peer-contract.ts";
+import type { RingDriver } from "./ring-driver.ts";
+import { writeHostPort } from "./server-addresses.ts";
+
+const ASK_MS = 1_000;
+const ASKED_AT_ONCE = 32;
+
+export interface Readiness {
+  readonly ready: boolean;
+  /** What is missing, for people; empty when ready. */
+  readonly reasons: readonly string[];
+}
+
+export interface ClusterNode {
+  readonly nodeId: NodeId;
+  /** `https://host:port`; null: it did not answer. */
+  readonly edge: string | null;
+  /** `host:port` */
+  readonly peer: string;
+  readonly zone: string;
+  readonly state: "alive" | "suspected" | "unreachable";
+  readonly self: boolean;
+  readonly incarnation: number;
+  /** Tasks running and waiting per scrape thread; null: not heard yet. */
+  readonly load: number | null;
+  /** How many partitions it leads, and keeps a copy of; null: it did not answer. */
+  readonly leads: number | null;
+  readonly replicas: number | null;
+  readonly uptimeMs: number | null;
+  readonly version: string | null;
+  /** Of the circle, 0 to 1: the arc between its predecessor and itself. */
+  readonly arcShare: number | null;
+}
+
+export interface ClusterPartition {
+  readonly partition: number;
+  readonly leader: NodeId | null;
+  readonly members: NodeId[];
+  /** `round.replica` under which it is led; null: nobody leads it. */
+  readonly ballot: string | null;
+  readonly durability: "full" | "degraded" | "unserved";
+}
+
+export interface ClusterViewParts {
+  readonly self: Member;
+  readonly cluster: Pick<Membership, "clusterId" | "partitions" | "replicationFactor">;
+  readonly ring: Pick<
+    RingDriver,
+    "members" | "member" | "isSuspected" | "isReachable" | "loadOf" | "view" | "successorsOf"
+  >;
+  readonly admission: Pick<Admission, "createJoinToken">;
+  readiness(): Readiness;
+  /** What this server says of itself. */
+  local(options: { readonly partitions: boolean }): NodeStatus;
+  ask(to: PeerRef, options: { readonly partitions: boolean }, timeoutMs: number): Promise<NodeStatus>;
+}
+
+interface Seen {
+  readonly member: Member;
+  /** Undefined: no answer. */
+  readonly status: NodeStatus | undefined;
+}
+
+export class ClusterView {
+  readonly #parts: ClusterViewParts;
+
+  constructor(parts: ClusterViewParts) {
+    this.#parts = parts;
+  }
+
+  async status(): Promise<{
+    clusterId: string;
+    nodeId: NodeId;
+    partitionCount: number;
+    replicationFactor: number;
+    ready: boolean;
+    reasons: string[];
+    partitions: { full: number; degraded: number; unserved: number };
+    ring: { predecessor: NodeId | null; successors: NodeId[]; fingers: NodeId[] };
+    nodes: ClusterNode[];
+  }> {
+    const { cluster, self, ring, readiness } = this.#parts;
+    const seen = await this.#ask(this.#known(), true);
+    const count = { full: 0, degraded: 0, unserved: 0 };
+    for (const { durability } of this.#merge(seen)) count[durability]++;
+    const { predecessor, successors, fingers } = ring.view();
+    const { ready, reasons } = readiness();
+    return {
+      clusterId: cluster.clusterId,
+      nodeId: self.nodeId,
+      partitionCount: cluster.partitions,
+      replicationFactor: cluster.replicationFactor,
+      ready,
+      reasons: [...reasons],
+      partitions: count,
+      ring: { predecessor, successors: [...successors], fingers: [...fingers] },
+      nodes: seen.map((node) => this.#node(node)),
+    };
+  }
+
+  /** In ring order, from this server on. */
+  async nodes(): Promise<ClusterNode[]> {
+    const seen = await this.#ask(this.#known(), true);
+    return seen.map((node) => this.#node(node));
+  }
+
+  async partitions(): Promise<ClusterPartition[]> {
+    return this.#merge(await this.#ask(this.#known(), true));
+  }
+
+  /**
+   * How this server finds the partition of `key`, any text that is placed on the ring.
+   *
+   * @throws {UnavailableError} no owner of that place answered.
+   */
+  async lookup(key: string): Promise<{
+    key: string;
+    point: NodeId;
+    partition: number;
+    leader: NodeId | null;
+    members: NodeId[];
+    path: NodeId[];
+    hops: number;
+  }> {
+    const { partitions, replicationFactor } = this.#parts.cluster;
+    const partition = partitionOf(key, partitions);
+    const found = await this.#parts.ring.successorsOf(positionOf(partition, partitions), replicationFactor);
+    const seen = await this.#ask(found.members, true);
+    const { leader, members } = mergePartition(partition, reportsOf(seen, partition));
+    const { hops, path } = found;
+    return { key, point: nodeIdOf(pointOf(key)), partition, leader, members, hops, path };
+  }
+
+  async createJoinToken(): Promise<{ token: string; expiresAt: string }> {
+    const { token, expiresAtMs } = await this.#parts.admission.createJoinToken();
+    return { token, expiresAt: new Date(expiresAtMs).toISOString() };
+  }
+
+  /** Those that live, and those that are missed, in ring order from here. */
+  #known(): Member[] {
+    const { self, ring } = this.#parts;
+    const known = new Map([[self.nodeId, self]]);
+    for (const member of ring.members()) known.set(member.nodeId, member);
+    for (const { nodeId } of ring.view().watched) {
+      const member = ring.member(nodeId);
+      if (member !== undefined) known.set(nodeId, member);
+    }
+    const from = identifierOf(self.nodeId);
+    const reach = ({ nodeId }: Member) => distance(from, identifierOf(nodeId));
+    return [...known.values()].sort((a, b) => (reach(a) < reach(b) ? -1 : 1));
+  }
+
+  async #ask(members: readonly Member[], partitions: boolean): Promise<Seen[]> {
+    const { self, local, ask } = this.#parts;
+    const seen: Seen[] = [];
+    const askOne = async (member: Member): Promise<Seen> => {
+      if (member.nodeId === self.nodeId) return { member, status: local({ partitions }) };
+      const { nodeId, address } = member;
+      // Silence is an answer too: that is what is shown of it.
+      const status = await ask({ nodeId, address }, { partitions }, ASK_MS).catch(() => undefined);
+      return { member, status };
+    };
+    for (let at = 0; at < members.length; at += ASKED_AT_ONCE) {
+      seen.push(...(await Promise.all(members.slice(at, at + ASKED_AT_ONCE).map(askOne))));
+    }
+    return seen;
+  }
+
+  #node({ member, status }: Seen): ClusterNode {
+    const { self, ring } = this.#parts;
+    const { nodeId } = member;
+    const isSelf = nodeId === self.nodeId;
+    const isSuspected = !isSelf && ring.isSuspected(nodeId);
+    const isSilent = !isSelf && (status === undefined || !ring.isReachable(nodeId));
+    return {
+      nodeId,
+      edge: status === undefined ? null : `https://${status.edge}`,
+      peer: writeHostPort(member.address),
+      zone: member.zone,
+      state: isSuspected ? "suspected" : isSilent ? "unreachable" : "alive",
+      self: isSelf,
+      incarnation: status?.incarnation ?? member.incarnation,
+      load: status?.load ?? ring.loadOf(nodeId) ?? null,
+      leads: status?.leads ?? null,
+      replicas: status?.partitions?.length ?? null,
+      uptimeMs: status?.uptimeMs ?? null,
+      version: status?.version ?? null,
+      arcShare: status === undefined ? null : arcShare(nodeId, status.predecessor),
+    };
+  }
+
+  #merge(seen: readonly Seen[]): ClusterPartition[] {
+    const reports = new Map<number, Report[]>();
+    for (const { member, status } of seen) {
+      for (const report of status?.partitions ?? []) {
+        const list = reports.get(report.partition);
+        const item = { nodeId: member.nodeId, report };
+        if (list === undefined) reports.set(report.partition, [item]);
+        else list.push(item);
+      }
+    }
+    return Array.from({ length: this.#parts.cluster.partitions }, (_, partition) =>
+      mergePartition(partition, reports.get(partition) ?? []),
+    );
+  }
+}
+
+interface Report {
+  readonly nodeId: NodeId;
+  readonly report: PartitionStatus;
+}
+
+function reportsOf(seen: readonly Seen[], partition: number): Report[] {
+  return seen.flatMap(({ member, status }) =>
+    (status?.partitions ?? [])
+      .filter((report) => report.partition === partition)
+      .map((report) => ({ nodeId: member.nodeId, report })),
+  );
+}
+
+/** The word of the leader with the greatest round counts; without one, that of the member that knows most. */
+function mergePartition(partition: number, reports: readonly Report[]): ClusterPartition {
+  const round = ({ report }: Report) => report.ballot?.round ?? -1;
+  const newest = reports.toSorted((a, b) => round(b) - round(a) || b.report.seq - a.report.seq);
+  const led = newest.find(({ report }) => report.role === "leader");
+  const ballot = led?.report.ballot ?? null;
+  return {
+    partition,
+    leader: led?.nodeId ?? null,
+    members: [...((led ?? newest[0])?.report.members ?? [])],
+    ballot: ballot === null ? null : `${ballot.round}.${ballot.replicaId}`,
+    durability: led === undefined ? "unserved" : led.report.durability,
+  };
+}
+
+function arcShare(nodeId: NodeId, predecessor: NodeId | null): number {
+  if (predecessor === null || predecessor === nodeId) return 1;
+  const arc = distance(identifierOf(predecessor), identifierOf(nodeId));
+  // 160 bits don't fit into a number: the first 53 do.
+  return Number((arc << 53n) / RING_SIZE) / 2 ** 53;
+}
