@@ -8,7 +8,7 @@
  * the meaning on some sites (order of parameters, tracking parameters, doubled
  * slashes) is a setting, off unless the job asks for it.
  */
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 
 export interface CanonicalSettings {
   readonly sortQuery: boolean;
@@ -66,7 +66,7 @@ export function canonicalUrl(
 
 /** The name of a page within its job: the first 16 bytes of SHA-256 over method, canonical URL and the body's hash. */
 export function pageKey(method: string, url: string, bodySha256 = ""): string {
-  const digest = createHash("sha256").update(`${method}\n${url}\n${bodySha256}`).digest();
+  const digest = hash("sha256", `${method}\n${url}\n${bodySha256}`, "buffer");
   return digest.subarray(0, 16).toString("base64url");
 }
 
