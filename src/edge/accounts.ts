@@ -1,0 +1,259 @@
+/**
+ * Signing in, and knowing who asks, on any member.
+ *
+ * Each request needs a user, a session or key, and a signing key; asking their
+ * leader each time would make every call twice as dear. So they are held as a
+ * copy, renewed every two seconds; a copy that nobody confirmed for five is not
+ * trusted, and calls get 503. What the copy lacks is asked for: a session that
+ * another server opened a moment ago is good at once.
+ */
+import { OutcomeUnknownError, UnauthenticatedError, UnavailableError } from "../errors.ts";
+import { type ApiKey, apiKeyIdOf, grantsOfKey, verifyApiKey } from "../identity/api-key.ts";
+import { verifyPassword } from "../identity/password.ts";
+import { commonGrants, grantsOf } from "../identity/permission.ts";
+import {
+  isLive,
+  openSession,
+  ownsSession,
+  refreshSession,
+  type Session,
+  sessionIdOf,
+} from "../identity/session.ts";
+import { createSigningKey, type SigningKey, TokenKeys } from "../identity/token.ts";
+import { requireEnabled, type User, userNameSchema } from "../identity/user.ts";
+import type { Log } from "../log.ts";
+import type { KeyLayout } from "../node/key-layout.ts";
+import type { Registers } from "../node/registers.ts";
+import { SystemEntries } from "../node/system-entries.ts";
+import type { Accounts, Principal, SignIn } from "./backend.ts";
+
+const RENEW_MS = 2_000;
+const CONFIRMED_MS_MAX = 5_000;
+/** Until the first copy is there, ask quickly: a server that just started is waited for. */
+const FIRST_RENEW_MS = 100;
+const DAY_MS = 86_400_000;
+/** A new signing key every 30 days, announced ahead of its use, kept until its tokens are gone. */
+const SIGNING_AGE_MS_MAX = 30 * DAY_MS;
+const SIGNING_ANNOUNCE_MS = 60_000;
+const SIGNING_LIFE_MS = 60 * DAY_MS;
+const EXCHANGE_ATTEMPTS_MAX = 3;
+
+interface Copy {
+  readonly users: ReadonlyMap<string, User>;
+  readonly sessions: ReadonlyMap<string, Session>;
+  readonly apiKeys: ReadonlyMap<string, ApiKey>;
+  /** performance.now() when the reads that made it began. */
+  readonly confirmedAtMs: number;
+}
+
+export class RegisterAccounts implements Accounts {
+  readonly #entries: SystemEntries;
+  readonly #keys: TokenKeys;
+  readonly #log: Log;
+  readonly #stopping = new AbortController();
+  #copy: Copy | undefined;
+  // Of the signing keys in use, so that they are parsed again only after a change.
+  #kids = "";
+  #renewing: Promise<void> = Promise.resolve();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: { registers: Registers; layout: KeyLayout; clusterId: string; log: Log }) {
+    this.#entries = new SystemEntries(options.registers, options.layout);
+    this.#keys = new TokenKeys(options.clusterId, []);
+    this.#log = options.log;
+  }
+
+  /** Begins to hold the copy. */
+  start(): void {
+    this.#renewing = this.#renew();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    clearTimeout(this.#timer);
+    await this.#renewing;
+  }
+
+  async login(username: string, password: string): Promise<SignIn> {
+    const name = userNameSchema.safeParse(username);
+    const found = name.success ? await this.#entries.read("user", name.data) : undefined;
+    const matches = await verifyPassword(password, found?.record.passwordHash);
+    if (found === undefined || !matches) throw new UnauthenticatedError("wrong user name or password");
+    requireEnabled(found.record);
+    await this.#requireKeys();
+    const { session, refreshToken } = openSession(found.record.name, Date.now());
+    await this.#entries.put("session", session.id, session, "absent", session.expiresAt);
+    return this.#signIn(found.record, session.id, refreshToken);
+  }
+
+  async refresh(refreshToken: string): Promise<SignIn> {
+    const id = sessionIdOf(refreshToken);
+    if (id === undefined) throw sessionEnded();
+    await this.#requireKeys();
+    for (let attempt = 1; attempt <= EXCHANGE_ATTEMPTS_MAX; attempt++) {
+      const found = await this.#entries.read("session", id);
+      if (found === undefined) throw sessionEnded();
+      const user = await this.#entries.read("user", found.record.user);
+      if (user === undefined) throw sessionEnded();
+      requireEnabled(user.record);
+      const next = refreshSession(found.record, refreshToken, Date.now());
+      const written = await this.#entries.put(
+        "session",
+        id,
+        next.session,
+        found.version,
+        next.session.expiresAt,
+      );
+      if (!written) continue;
+      if (next.kind === "reused") {
+        this.#log.warn("refresh token used twice: session ended", { sessionId: id });
+        throw sessionEnded();
+      }
+      return this.#signIn(user.record, id, next.refreshToken);
+    }
+    throw new UnavailableError("the session is being refreshed elsewhere; try again");
+  }
+
+  async revoke(refreshToken: string): Promise<void> {
+    const id = sessionIdOf(refreshToken);
+    if (id === undefined) return;
+    for (let attempt = 1; attempt <= EXCHANGE_ATTEMPTS_MAX; attempt++) {
+      const found = await this.#entries.read("session", id);
+      if (found === undefined || !ownsSession(found.record, refreshToken)) return;
+      // Absent is as good as ended, and takes no room.
+      if (await this.#entries.remove("session", id, found.version)) {
+        this.#forgetSession(id);
+        return;
+      }
+    }
+    throw new OutcomeUnknownError("ending the session");
+  }
+
+  async authenticateToken(accessToken: string): Promise<Principal> {
+    const copy = this.#confirmed();
+    const nowMs = Date.now();
+    const claims = this.#keys.verify(accessToken, nowMs);
+    const session =
+      copy.sessions.get(claims.sessionId) ?? (await this.#entries.read("session", claims.sessionId))?.record;
+    if (session === undefined || session.user !== claims.user || !isLive(session, nowMs))
+      throw sessionEnded();
+    const user = await this.#user(copy, claims.user);
+    if (user === undefined) throw sessionEnded();
+    requireEnabled(user);
+    return {
+      username: user.name,
+      role: user.role,
+      // A role that was lowered takes effect before the token's end.
+      scopes: commonGrants(claims.scopes, grantsOf(user.role)),
+      sessionId: session.id,
+    };
+  }
+
+  async authenticateKey(apiKey: string): Promise<Principal> {
+    const copy = this.#confirmed();
+    const id = apiKeyIdOf(apiKey);
+    const known =
+      id === undefined
+        ? undefined
+        : (copy.apiKeys.get(id) ?? (await this.#entries.read("apiKey", id))?.record);
+    const record = verifyApiKey(known, apiKey, Date.now());
+    const owner = await this.#user(copy, record.owner);
+    if (owner === undefined) throw new UnauthenticatedError("the API key is not valid; make a new one");
+    requireEnabled(owner);
+    return { username: owner.name, role: owner.role, scopes: grantsOfKey(record, owner.role) };
+  }
+
+  jwks(): { readonly keys: readonly object[] } {
+    return this.#keys.jwks(Date.now());
+  }
+
+  #signIn(user: User, sessionId: string, refreshToken: string): SignIn {
+    const scopes = grantsOf(user.role);
+    const signed = this.#keys.sign({ user: user.name, role: user.role, scopes, sessionId }, Date.now());
+    return {
+      accessToken: signed.accessToken,
+      refreshToken,
+      tokenType: "Bearer",
+      expiresIn: signed.expiresInSeconds,
+    };
+  }
+
+  async #user(copy: Copy, name: string): Promise<User | undefined> {
+    return copy.users.get(name) ?? (await this.#entries.read("user", name))?.record;
+  }
+
+  #confirmed(): Copy {
+    const copy = this.#copy;
+    if (copy === undefined || performance.now() - copy.confirmedAtMs > CONFIRMED_MS_MAX) {
+      throw new UnavailableError(
+        "this server can't reach the cluster's accounts at the moment; try again or ask another server",
+      );
+    }
+    return copy;
+  }
+
+  /** Signing in must work while the first copy is still on its way. */
+  async #requireKeys(): Promise<void> {
+    if (this.#kids === "") this.#useKeys(await this.#entries.list("signing"));
+  }
+
+  #useKeys(records: readonly SigningKey[]): void {
+    const kids = records
+      .map(({ kid }) => kid)
+      .sort()
+      .join();
+    if (kids === this.#kids) return;
+    this.#keys.replace(records);
+    this.#kids = kids;
+  }
+
+  #forgetSession(id: string): void {
+    const copy = this.#copy;
+    if (copy === undefined) return;
+    const sessions = new Map(copy.sessions);
+    sessions.delete(id);
+    this.#copy = { ...copy, sessions };
+  }
+
+  async #renew(): Promise<void> {
+    try {
+      const confirmedAtMs = performance.now();
+      const signing = await this.#entries.list("signing");
+      const users = await this.#entries.list("user");
+      const apiKeys = await this.#entries.list("apiKey");
+      const sessions = await this.#entries.list("session");
+      this.#useKeys(signing);
+      this.#copy = {
+        users: new Map(users.map((user) => [user.name, user])),
+        sessions: new Map(sessions.map((session) => [session.id, session])),
+        apiKeys: new Map(apiKeys.map((key) => [key.id, key])),
+        confirmedAtMs,
+      };
+      await this.#renewSigningKeys(signing);
+    } catch (error) {
+      this.#log.debug("accounts not confirmed", { error });
+    }
+    if (this.#stopping.signal.aborted) return;
+    this.#timer = setTimeout(() => this.start(), this.#copy === undefined ? FIRST_RENEW_MS : RENEW_MS);
+    this.#timer.unref();
+  }
+
+  /** Several servers may do it at once: then there are some keys more than needed, all good. */
+  async #renewSigningKeys(records: readonly SigningKey[]): Promise<void> {
+    const nowMs = Date.now();
+    const isFresh = records.some(
+      ({ signFrom, verifyUntil }) =>
+        nowMs - signFrom < SIGNING_AGE_MS_MAX && verifyUntil - nowMs > SIGNING_LIFE_MS - SIGNING_AGE_MS_MAX,
+    );
+    if (records.length === 0 || isFresh) return;
+    const signFrom = nowMs + SIGNING_ANNOUNCE_MS;
+    const verifyUntil = signFrom + SIGNING_LIFE_MS;
+    const key = createSigningKey({ signFrom, verifyUntil });
+    await this.#entries.put("signing", key.kid, key, "absent", verifyUntil);
+    this.#log.info("signing key renewed", { kid: key.kid });
+  }
+}
+
+function sessionEnded(): UnauthenticatedError {
+  return new UnauthenticatedError("the session has ended; sign in again");
+}

@@ -1,0 +1,87 @@
+/** The forms of answers about jobs, for the description of the API. Held to the types that are answered. */
+import { z } from "zod";
+import {
+  type Failure,
+  type FieldValue,
+  type Job,
+  type JobStats,
+  jobSpecSchema,
+  jobStatusSchema,
+  type Result,
+} from "../job/job-spec.ts";
+
+const count = z.int().nonnegative();
+
+export const jobStatsSchema = z.object({
+  discovered: count,
+  done: count,
+  failed: count,
+  skipped: count,
+  pending: count,
+  results: count,
+  bytes: count,
+  pagesPerSecond: z.number(),
+  waitingOn: z.array(z.object({ host: z.string(), until: z.number(), reason: z.string() })),
+  servers: z.record(z.string(), count),
+}) satisfies z.ZodType<JobStats>;
+
+export const jobSchema = z.object({
+  id: z.string(),
+  name: z.string().nullable(),
+  owner: z.string(),
+  status: jobStatusSchema,
+  spec: jobSpecSchema,
+  stats: jobStatsSchema,
+  createdAt: z.string(),
+  startedAt: z.string().nullable(),
+  finishedAt: z.string().nullable(),
+  error: z.string().exactOptional(),
+}) satisfies z.ZodType<Job>;
+
+const fieldValueSchema: z.ZodType<FieldValue> = z.lazy(() =>
+  z.union([
+    z.string(),
+    z.number(),
+    z.boolean(),
+    z.null(),
+    z.array(fieldValueSchema),
+    z.record(z.string(), fieldValueSchema),
+  ]),
+);
+
+export const resultSchema = z.object({
+  url: z.string(),
+  finalUrl: z.string(),
+  key: z.string(),
+  status: z.int(),
+  contentType: z.string().nullable(),
+  fetchedAt: z.string(),
+  depth: count,
+  parent: z.string().nullable(),
+  attempt: count,
+  durationMs: z.number(),
+  bytes: count,
+  sha256: z.string(),
+  data: z.record(z.string(), fieldValueSchema),
+  fieldErrors: z.array(z.object({ field: z.string(), message: z.string() })).exactOptional(),
+  metadata: z
+    .object({
+      title: z.string().nullable(),
+      description: z.string().nullable(),
+      language: z.string().nullable(),
+      canonical: z.string().nullable(),
+    })
+    .exactOptional(),
+  text: z.string().exactOptional(),
+  links: z.array(z.object({ url: z.string(), text: z.string(), rel: z.string() })).exactOptional(),
+  html: z.string().exactOptional(),
+}) satisfies z.ZodType<Result>;
+
+export const failureSchema = z.object({
+  url: z.string(),
+  key: z.string(),
+  reason: z.string(),
+  status: z.int().nullable(),
+  attempts: count,
+  failedAt: z.string(),
+}) satisfies z.ZodType<Failure>;

@@ -1,0 +1,125 @@
+/**
+ * Every failure as `application/problem+json` (RFC 9457). `code` and `remedy` are
+ * for programs, `title` and `detail` for people; `errors` names the wrong fields.
+ */
+import { STATUS_CODES } from "node:http";
+import type { z } from "zod";
+import { BusyError, ClusterError, type ErrorCode, type InputIssue, InvalidInputError } from "../errors.ts";
+
+const STATUS: Readonly<Record<ErrorCode, number>> = {
+  NOT_LEADER: 503,
+  OUTCOME_UNKNOWN: 503,
+  BUSY: 429,
+  UNAVAILABLE: 503,
+  INVALID_INPUT: 422,
+  UNAUTHENTICATED: 401,
+  FORBIDDEN: 403,
+  NOT_FOUND: 404,
+  WRONG_STATE: 409,
+  PRECONDITION_FAILED: 412,
+  TOO_LARGE: 413,
+  REFUSED: 403,
+  STALE_DATA_DIRECTORY: 503,
+  DAMAGED: 500,
+  UNSUPPORTED: 501,
+  USAGE: 400,
+};
+
+const RETRY_AFTER_MS = 1_000;
+
+/** A failure of HTTP itself, before any call was made. The message is shown. */
+export class HttpError extends Error {
+  readonly status: number;
+
+  constructor(status: number, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.status = status;
+  }
+}
+
+export interface Problem {
+  readonly type: string;
+  readonly title: string;
+  readonly status: number;
+  readonly detail: string;
+  /** The request, as the server's log knows it. */
+  readonly instance: string;
+  readonly code?: ErrorCode;
+  readonly remedy?: "retry" | "redirect" | "reject";
+  readonly retryAfterMs?: number;
+  readonly errors?: readonly InputIssue[];
+}
+
+/** Undefined: not an expected failure, but a defect, which is logged and told nobody. */
+export function problemOf(error: unknown, requestId: string): Problem | undefined {
+  const instance = `urn:request:${requestId}`;
+  if (error instanceof ClusterError) {
+    const status = statusOf(error);
+    return {
+      type: `urn:orbweaver:error:${error.code.toLowerCase().replaceAll("_", "-")}`,
+      title: STATUS_CODES[status] ?? "Error",
+      status,
+      detail: error.message,
+      instance,
+      code: error.code,
+      remedy: error.remedy,
+      ...(isTemporary(status) ? { retryAfterMs: retryAfterMsOf(error) } : {}),
+      ...(error instanceof InvalidInputError && error.issues.length > 0 ? { errors: error.issues } : {}),
+    };
+  }
+  if (error instanceof HttpError) return plainProblem(error.status, error.message, instance);
+  return undefined;
+}
+
+export function defectProblem(requestId: string): Problem {
+  return plainProblem(
+    500,
+    `something failed on this server; its log has more under ${requestId}`,
+    `urn:request:${requestId}`,
+  );
+}
+
+export function statusOf(error: ClusterError): number {
+  return STATUS[error.code];
+}
+
+export function isTemporary(status: number): boolean {
+  return status === 429 || status === 503;
+}
+
+export function retryAfterMsOf(error: ClusterError): number {
+  return error instanceof BusyError ? error.retryAfterMs : RETRY_AFTER_MS;
+}
+
+const ISSUES_MAX = 100;
+
+/** @param what is wrong: "the body", "the query", … */
+export function inputError(what: string, error: z.core.$ZodError): InvalidInputError {
+  const issues = error.issues.slice(0, ISSUES_MAX).flatMap(issuesOf);
+  const [first] = issues;
+  const detail = first === undefined ? "" : `: ${first.path === "" ? "" : `${first.path}: `}${first.message}`;
+  return new InvalidInputError(`${what} is not valid${detail}`, issues, { cause: error });
+}
+
+function issuesOf(issue: z.core.$ZodIssue): InputIssue[] {
+  const path = issue.path.map(String).join(".");
+  if (issue.code === "unrecognized_keys") {
+    // The path of the unknown field itself, not of the object that it stands in.
+    return issue.keys.map((key) => ({
+      path: path === "" ? key : `${path}.${key}`,
+      message: "there is no such field, or this version does not support it",
+    }));
+  }
+  return [{ path, message: issue.message }];
+}
+
+function plainProblem(status: number, detail: string, instance: string): Problem {
+  return {
+    type: "about:blank",
+    title: STATUS_CODES[status] ?? "Error",
+    status,
+    detail,
+    instance,
+    ...(isTemporary(status) ? { retryAfterMs: RETRY_AFTER_MS } : {}),
+  };
+}

@@ -1,0 +1,154 @@
+/**
+ * The same calls as tRPC procedures, for the SDK and the GUI: typed from end to
+ * end, superjson on the wire. Errors carry what ours carry: `code`, `remedy`,
+ * `retryAfterMs`, `issues`, in `data`.
+ */
+import { initTRPC, TRPCError } from "@trpc/server";
+import superjson from "superjson";
+import { z } from "zod";
+import { ClusterError, type ErrorCode, type InputIssue, InvalidInputError, type Remedy } from "../errors.ts";
+import { refreshSignIn, signIn, signOut } from "./account-calls.ts";
+import { type Asker, type Call, perform } from "./call.ts";
+import {
+  clusterLookup,
+  clusterNodes,
+  clusterPartitions,
+  clusterStatus,
+  createJoinToken,
+} from "./cluster-calls.ts";
+import {
+  cancelJob,
+  getJob,
+  jobFailures,
+  jobResults,
+  listJobs,
+  pauseJob,
+  removeJob,
+  resumeJob,
+  submitJob,
+} from "./job-calls.ts";
+import { inputError, isTemporary, retryAfterMsOf, statusOf } from "./problem.ts";
+import { scrapePage } from "./scrape-call.ts";
+
+export interface PublicContext {
+  readonly asker: Asker;
+  readonly requestId: string;
+}
+
+/** `data` of an error; null where a failure has none. */
+export interface EdgeErrorData {
+  readonly code: ErrorCode | "INTERNAL";
+  readonly remedy: Remedy;
+  readonly httpStatus: number;
+  readonly retryAfterMs: number | null;
+  readonly issues: readonly InputIssue[];
+  readonly requestId: string;
+}
+
+const TRPC_CODE: Readonly<Record<number, TRPCError["code"]>> = {
+  400: "BAD_REQUEST",
+  401: "UNAUTHORIZED",
+  403: "FORBIDDEN",
+  404: "NOT_FOUND",
+  409: "CONFLICT",
+  412: "PRECONDITION_FAILED",
+  413: "PAYLOAD_TOO_LARGE",
+  422: "UNPROCESSABLE_CONTENT",
+  429: "TOO_MANY_REQUESTS",
+  501: "NOT_IMPLEMENTED",
+  503: "SERVICE_UNAVAILABLE",
+};
+
+const t = initTRPC.context<PublicContext>().create({
+  transformer: superjson,
+  isDev: false,
+  errorFormatter: ({ shape, error, ctx }) => {
+    const requestId = ctx?.requestId ?? "";
+    const known = expected(error);
+    const data = known === undefined ? unexpectedData(error, shape.data.httpStatus) : knownData(known);
+    return { code: shape.code, message: textOf(error, known, requestId), data: { ...data, requestId } };
+  },
+});
+
+function knownData(error: ClusterError): Omit<EdgeErrorData, "requestId"> {
+  const httpStatus = statusOf(error);
+  return {
+    code: error.code,
+    remedy: error.remedy,
+    httpStatus,
+    retryAfterMs: isTemporary(httpStatus) ? retryAfterMsOf(error) : null,
+    issues: error instanceof InvalidInputError ? error.issues : [],
+  };
+}
+
+/** A defect, or something that tRPC itself refuses: an unknown procedure, a body too large. */
+function unexpectedData(error: TRPCError, httpStatus: number): Omit<EdgeErrorData, "requestId"> {
+  const code = error.code === "PAYLOAD_TOO_LARGE" ? "TOO_LARGE" : "INTERNAL";
+  return { code, remedy: "reject", httpStatus, retryAfterMs: null, issues: [] };
+}
+
+function textOf(error: TRPCError, known: ClusterError | undefined, requestId: string): string {
+  if (known !== undefined) return known.message;
+  if (error.code !== "INTERNAL_SERVER_ERROR") return error.message;
+  return `something failed on this server; its log has more under ${requestId}`;
+}
+
+/** What a procedure failed with, as one of ours; undefined: a defect, or a misuse of tRPC itself. */
+function expected(error: TRPCError): ClusterError | undefined {
+  if (error.cause instanceof ClusterError) return error.cause;
+  if (error.code === "BAD_REQUEST" && error.cause instanceof z.core.$ZodError) {
+    return inputError("the input", error.cause);
+  }
+  return undefined;
+}
+
+async function run<Input extends z.ZodType, Output>(
+  { asker }: PublicContext,
+  call: Call<Input, Output>,
+  input: z.output<Input>,
+): Promise<Output> {
+  try {
+    return await perform(asker, call, input);
+  } catch (cause) {
+    if (!(cause instanceof ClusterError)) throw cause;
+    const code = TRPC_CODE[statusOf(cause)] ?? "INTERNAL_SERVER_ERROR";
+    throw new TRPCError({ code, message: cause.message, cause });
+  }
+}
+
+const { procedure, router } = t;
+
+export const publicRouter = router({
+  auth: router({
+    token: procedure.input(signIn.input).mutation(({ ctx, input }) => run(ctx, signIn, input)),
+    refresh: procedure
+      .input(refreshSignIn.input)
+      .mutation(({ ctx, input }) => run(ctx, refreshSignIn, input)),
+    revoke: procedure.input(signOut.input).mutation(({ ctx, input }) => run(ctx, signOut, input)),
+  }),
+  jobs: router({
+    submit: procedure.input(submitJob.input).mutation(({ ctx, input }) => run(ctx, submitJob, input)),
+    list: procedure.input(listJobs.input).query(({ ctx, input }) => run(ctx, listJobs, input)),
+    get: procedure.input(getJob.input).query(({ ctx, input }) => run(ctx, getJob, input)),
+    pause: procedure.input(pauseJob.input).mutation(({ ctx, input }) => run(ctx, pauseJob, input)),
+    resume: procedure.input(resumeJob.input).mutation(({ ctx, input }) => run(ctx, resumeJob, input)),
+    cancel: procedure.input(cancelJob.input).mutation(({ ctx, input }) => run(ctx, cancelJob, input)),
+    remove: procedure.input(removeJob.input).mutation(({ ctx, input }) => run(ctx, removeJob, input)),
+    results: procedure.input(jobResults.input).query(({ ctx, input }) => run(ctx, jobResults, input)),
+    failures: procedure.input(jobFailures.input).query(({ ctx, input }) => run(ctx, jobFailures, input)),
+  }),
+  scrape: procedure.input(scrapePage.input).mutation(({ ctx, input }) => run(ctx, scrapePage, input)),
+  cluster: router({
+    status: procedure.input(clusterStatus.input).query(({ ctx, input }) => run(ctx, clusterStatus, input)),
+    nodes: procedure.input(clusterNodes.input).query(({ ctx, input }) => run(ctx, clusterNodes, input)),
+    partitions: procedure
+      .input(clusterPartitions.input)
+      .query(({ ctx, input }) => run(ctx, clusterPartitions, input)),
+    lookup: procedure.input(clusterLookup.input).query(({ ctx, input }) => run(ctx, clusterLookup, input)),
+    createJoinToken: procedure
+      .input(createJoinToken.input)
+      .mutation(({ ctx, input }) => run(ctx, createJoinToken, input)),
+  }),
+});
+
+export type PublicRouter = typeof publicRouter;

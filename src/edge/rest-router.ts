@@ -1,0 +1,105 @@
+/** The REST table as Koa sees it: one path for every route, permission before the body is read. */
+import { bodyParser } from "@koa/bodyparser";
+import { Router } from "@koa/router";
+import type { Context, Middleware } from "koa";
+import { type Asker, admit } from "./call.ts";
+import { eventStream } from "./event-stream.ts";
+import { HttpError } from "./problem.ts";
+import type { Answer, Route } from "./route.ts";
+
+export interface RequestState {
+  readonly asker: Asker;
+  readonly requestId: string;
+  /** Told of defects that show only after the answer has begun. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** A client that takes nothing for this long is cut off: six heartbeats. */
+const STALLED_MS_MAX = 60_000;
+
+export function restRouter(routes: readonly Route[]): Router<RequestState> {
+  const router = new Router<RequestState>();
+  for (const route of routes) {
+    router.register(route.path, [route.method], [permission(route), body(route), answer(route)]);
+  }
+  return router;
+}
+
+function permission({ access }: Route): Middleware<RequestState> {
+  return async (ctx, next) => {
+    await admit(ctx.state.asker, access);
+    await next();
+  };
+}
+
+function body({ body }: Route): Middleware<RequestState> {
+  if (body === undefined) return (_ctx, next) => next();
+  const parse = bodyParser({
+    enableTypes: ["json"],
+    jsonLimit: body.bytesMax,
+    jsonStrict: false,
+    parsedMethods: ["POST", "PUT", "PATCH", "DELETE"],
+    onError: (error, ctx) => {
+      throw bodyError(error, ctx, body.bytesMax);
+    },
+  });
+  return async (ctx, next) => {
+    if (ctx.request.type !== "" && !ctx.request.is("application/json", "application/*+json")) {
+      throw new HttpError(415, "send the body as application/json");
+    }
+    if (ctx.request.type === "" && (ctx.request.length ?? 0) > 0) {
+      throw new HttpError(415, "say what the body is: Content-Type: application/json");
+    }
+    await parse(ctx, next);
+  };
+}
+
+function bodyError(error: Error, ctx: Context, bytesMax: number): HttpError {
+  const status = "status" in error && typeof error.status === "number" ? error.status : 400;
+  // What is left of the body is not read: the connection can't be used again.
+  ctx.set("Connection", "close");
+  if (status === 413) return new HttpError(413, `the body has more than ${bytesMax} bytes`, { cause: error });
+  if (status === 415) return new HttpError(415, "this content encoding is not supported", { cause: error });
+  return new HttpError(400, `the body is no JSON: ${error.message.slice(0, 200)}`, { cause: error });
+}
+
+function answer(route: Route): Middleware<RequestState> {
+  return async (ctx) => {
+    const answered = await route.answer(ctx.state.asker, {
+      params: ctx.params,
+      query: ctx.query,
+      body: ctx.request.body,
+      header: (name) => ctx.get(name),
+    });
+    ctx.status = route.status;
+    send(ctx, answered);
+  };
+}
+
+function send(ctx: Context & { state: RequestState }, answered: Answer): void {
+  switch (answered.kind) {
+    case "json":
+      if (answered.location !== undefined) ctx.set("Location", answered.location);
+      ctx.set("Cache-Control", "no-store");
+      ctx.body = answered.body;
+      return;
+    case "empty":
+      ctx.body = null;
+      return;
+    case "events": {
+      const { asker, requestId, onFailure } = ctx.state;
+      const { socket } = ctx.req;
+      const cutOff = () => socket.destroy();
+      socket.setTimeout(STALLED_MS_MAX, cutOff);
+      ctx.res.once("close", () => {
+        socket.setTimeout(0);
+        socket.off("timeout", cutOff);
+      });
+      ctx.set("Content-Type", "text/event-stream; charset=utf-8");
+      ctx.set("Cache-Control", "no-store");
+      ctx.set("X-Accel-Buffering", "no");
+      ctx.body = eventStream(answered.events, { signal: asker.signal, requestId, onFailure });
+      return;
+    }
+  }
+}
