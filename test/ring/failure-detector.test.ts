@@ -116,6 +116,25 @@ test("a pause of 900 ms is survived unnoticed, one of 3 s is suspected and over 
   );
 });
 
+test("a process that stands still again and again, and reads nothing between, suspects nobody", async () => {
+  const simulator = settled(5);
+  const { ring } = simulator.node(at("3"));
+  let { nowMs } = simulator;
+  const suspected: NodeId[] = [];
+
+  for (const gapMs of [900, 500, 450, 1300, 390, 390, 390, 50]) {
+    nowMs += gapMs;
+    for (const effect of ring.tick(nowMs)) if (effect.kind === "suspected") suspected.push(effect.nodeId);
+  }
+
+  assert.equal(suspected.length, 0);
+  for (let i = 0; i < 30; i++) {
+    nowMs += 50;
+    for (const effect of ring.tick(nowMs)) if (effect.kind === "suspected") suspected.push(effect.nodeId);
+  }
+  assert.equal(suspected.length, 4);
+});
+
 test("ten minutes without faults brings no suspicion, nor does a minute with 200 ms of jitter and 5 % loss", async () => {
   const calm = settled(5);
   calm.run(600_000);

@@ -123,6 +123,7 @@ test("a list of candidates is cut at the first that does not go forward", async 
     [["5", "7", "9"], 8, "5 7 9", false],
     // Removing self would let the list wrap round the ring: 5 7 would be followed by 4 again.
     [["5", "7", "3", "5"], 8, "5 7", true],
+    [["5", "3", "9"], 8, "5", true],
     [["5", "4", "9"], 8, "5", false],
     [["5", "5", "9"], 8, "5", false],
     [["9", "1", "2", "5"], 8, "9 1 2", false],

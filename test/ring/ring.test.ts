@@ -226,6 +226,26 @@ test("four of five that restart at once find the fifth, which knows only them", 
   wholeWithin(simulator, 3000);
 });
 
+test("a server whose contacts are all gone is found by a member that remembers it", async () => {
+  const simulator = settled(["1", "4", "6", "8"]);
+  simulator.crash(at("6"));
+  simulator.run(8000);
+  simulator.join(at("6"), [member("5")]);
+
+  wholeWithin(simulator, CONVERGE_MS_MAX);
+});
+
+test("two rings of which only one node of one side has heard of the other become one", async () => {
+  const simulator = settled(["6", "c", "d"]);
+  const other = simulator.bootstrap(at("1"));
+  const far = simulator.join(at("a"), [other.member]);
+  simulator.run(2000);
+  // Over there 1 follows c, which is behind d and thus of no use to c itself.
+  simulator.node(at("c")).ring.step(member("6"), { kind: "hint", node: far.member }, simulator.nowMs);
+
+  wholeWithin(simulator, CONVERGE_MS_MAX);
+});
+
 test(`all restart, one after another, and become one ring again (SEED=${seed})`, async () => {
   const simulator = settled(["1", "4", "6", "8", "a"]);
   const names = ["1", "4", "6", "8", "a"];
