@@ -1,0 +1,141 @@
+/**
+ * One batch of a partition while it is being made: what changes together, and
+ * what may be said or sent once it is durable. Objects are noted, not copied:
+ * each is written once, as it stands when the batch is closed.
+ */
+import type { Counts } from "../job/counts.ts";
+import type { HostQueue } from "./host-queue.ts";
+import type { JobShare } from "./job-share.ts";
+import type { Due, DuePlace, FailureRecord, OfferedPage, Page, ResultRecord, Size } from "./page.ts";
+import type { PaceRecord } from "./politeness.ts";
+import type { RobotsRecord } from "./robots-access.ts";
+
+export type FrontierWrite =
+  | { readonly kind: "page"; readonly jobId: string; readonly host: string; readonly page: Page }
+  | {
+      readonly kind: "due";
+      readonly jobId: string;
+      readonly host: string;
+      readonly place: DuePlace;
+      /** Null: not due there any more. */
+      readonly due: Due | null;
+    }
+  | { readonly kind: "result"; readonly jobId: string; readonly n: number; readonly result: ResultRecord }
+  | { readonly kind: "failure"; readonly jobId: string; readonly n: number; readonly failure: FailureRecord }
+  | { readonly kind: "counts"; readonly counts: Counts }
+  | { readonly kind: "size"; readonly size: Size }
+  | { readonly kind: "pace"; readonly record: PaceRecord }
+  | { readonly kind: "robots"; readonly record: RobotsRecord };
+
+export type FrontierEffect =
+  /** What came in under this id is durable, or is of no more interest. */
+  | { readonly kind: "answer"; readonly id: number; readonly answer: "accepted" | "refused" }
+  | {
+      readonly kind: "run";
+      readonly jobId: string;
+      readonly host: string;
+      readonly url: string;
+      readonly key: string;
+      readonly depth: number;
+      readonly alone: boolean;
+      readonly handout: number;
+      readonly runner: string;
+      /** Of the runner's own clock. */
+      readonly runnerTimeMs: number;
+      readonly startWithinMs: number;
+    }
+  | {
+      readonly kind: "fetchRobots";
+      readonly host: string;
+      readonly origin: string;
+      readonly userAgent: string;
+      /** On this node's clock. */
+      readonly startBeforeMs: number;
+    }
+  /** Nothing of this job is pending here any more. */
+  | { readonly kind: "emptied"; readonly jobId: string };
+
+/** What the driver should find out, each asked for once until it is answered; `confirm` and `credit` until they are had. */
+export interface FrontierWants {
+  readonly confirm: Set<string>;
+  readonly credit: Map<string, number>;
+  readonly shares: Set<string>;
+  readonly hosts: Set<string>;
+  readonly lookups: { readonly jobId: string; readonly id: number; readonly pages: readonly OfferedPage[] }[];
+  readonly loads: HostQueue[];
+}
+
+export interface FrontierBatch {
+  readonly writes: readonly FrontierWrite[];
+  readonly effects: readonly FrontierEffect[];
+}
+
+/** Below the bounds of a batch, so that one more page, settled or admitted, still fits. */
+const CHANGES_MAX = 960;
+const BYTES_MAX = 3 * 1024 * 1024;
+const SMALL_BYTES = 700;
+
+export class Draft {
+  readonly effects: FrontierEffect[] = [];
+  // By what identifies the entry: one write each.
+  readonly #pages = new Map<string, { jobId: string; host: string; page: Page }>();
+  readonly #dues = new Map<string, FrontierWrite>();
+  readonly #others: FrontierWrite[] = [];
+  readonly #shares = new Set<JobShare>();
+  readonly #queues = new Set<HostQueue>();
+  #bytes = 0;
+
+  /** Room for `changes` more. */
+  hasRoom(changes: number): boolean {
+    const sum =
+      this.#pages.size + this.#dues.size + this.#others.length + this.#shares.size + this.#queues.size;
+    return sum + changes <= CHANGES_MAX && this.#bytes < BYTES_MAX;
+  }
+
+  get isEmpty(): boolean {
+    return (
+      this.#pages.size + this.#dues.size + this.#others.length + this.#shares.size + this.#queues.size === 0
+    );
+  }
+
+  page(jobId: string, host: string, page: Page): void {
+    const id = `${jobId}/${page.key}`;
+    if (!this.#pages.has(id)) this.#bytes += SMALL_BYTES;
+    this.#pages.set(id, { jobId, host, page });
+  }
+
+  due(jobId: string, host: string, place: DuePlace, due: Due | null): void {
+    const id = `${jobId}/${host}/${place.band}/${place.priority}/${place.seq}`;
+    this.#dues.set(id, { kind: "due", jobId, host, place, due });
+  }
+
+  counts(share: JobShare): void {
+    this.#shares.add(share);
+  }
+
+  size(queue: HostQueue): void {
+    this.#queues.add(queue);
+  }
+
+  write(write: FrontierWrite): void {
+    this.#bytes += SMALL_BYTES;
+    if (write.kind === "result" && write.result.content.kind === "bytes") {
+      this.#bytes += write.result.content.bytes.byteLength;
+    }
+    if (write.kind === "robots") this.#bytes += write.record.text.length;
+    this.#others.push(write);
+  }
+
+  close(): FrontierBatch {
+    const writes: FrontierWrite[] = [];
+    for (const { jobId, host, page } of this.#pages.values())
+      writes.push({ kind: "page", jobId, host, page });
+    writes.push(...this.#dues.values(), ...this.#others);
+    for (const { counts } of this.#shares) {
+      // A copy: what is told about progress is what was committed.
+      writes.push({ kind: "counts", counts: { ...counts, servers: { ...counts.servers } } });
+    }
+    for (const queue of this.#queues) writes.push({ kind: "size", size: queue.size });
+    return { writes, effects: this.effects };
+  }
+}

@@ -1,0 +1,72 @@
+/**
+ * What one partition has counted for one job, over all of the job's hosts that
+ * live there. Written in the same batch as the pages it counts, so it is never
+ * off by one, whatever dies.
+ *
+ * Totals only ever grow within a run, so a total heard twice, late or out of
+ * order does no harm.
+ */
+import { z } from "zod";
+
+const total = z.int().nonnegative();
+
+export const countsSchema = z.object({
+  jobId: z.string(),
+  /** Raised when failed pages are tried again. */
+  run: total,
+  discovered: total,
+  /** Pages with a result. */
+  done: total,
+  failed: total,
+  skipped: total,
+  /** Numbers given to results and failures so far: 1 to n, without gaps. */
+  results: total,
+  failures: total,
+  /** Credits had from the job, given back, and used for results. */
+  granted: total,
+  returned: total,
+  spent: total,
+  /** Of bodies, inflated. */
+  bytes: total,
+  /** The last number given to a due page. */
+  seq: total,
+  /** Pages settled, by the node that ran them. */
+  servers: z.record(z.string(), total),
+});
+
+export type Counts = z.output<typeof countsSchema>;
+
+export function noCounts(jobId: string): Counts {
+  return {
+    jobId,
+    run: 1,
+    discovered: 0,
+    done: 0,
+    failed: 0,
+    skipped: 0,
+    results: 0,
+    failures: 0,
+    granted: 0,
+    returned: 0,
+    spent: 0,
+    bytes: 0,
+    seq: 0,
+    servers: {},
+  };
+}
+
+export function pendingOf(counts: Pick<Counts, "discovered" | "done" | "failed" | "skipped">): number {
+  return counts.discovered - counts.done - counts.failed - counts.skipped;
+}
+
+/** Whether two readings show the same state of a partition. */
+export function sameCounts(a: Counts, b: Counts): boolean {
+  return (
+    a.run === b.run &&
+    a.discovered === b.discovered &&
+    a.done === b.done &&
+    a.failed === b.failed &&
+    a.skipped === b.skipped &&
+    a.spent === b.spent
+  );
+}

@@ -1,0 +1,546 @@
+/**
+ * Leads the hosts of one partition under one ballot: drives its frontier. One
+ * batch is under way at a time, the next one forms meanwhile; what it allows
+ * (hand-outs, answers) happens after its commit. Any failure of a batch ends this
+ * leader, and what it had in memory with it.
+ */
+import { BusyError, NotLeaderError } from "../errors.ts";
+import type { FrontierEffect, FrontierWants } from "../frontier/draft.ts";
+import { Frontier, type HandoutRef, type Runner } from "../frontier/frontier.ts";
+import type { JobView } from "../frontier/job-share.ts";
+import type { OfferedPage } from "../frontier/page.ts";
+import type { FoundPage, Outcome } from "../frontier/verdict.ts";
+import type { Counts } from "../job/counts.ts";
+import { pendingOf } from "../job/counts.ts";
+import type { JobStatus, Waiting } from "../job/job-spec.ts";
+import type { Log } from "../log.ts";
+import type { TaskEnd } from "../pool/task.ts";
+import type { Ballot, Operation, Outcome as RegisterOutcome } from "../replication/register.ts";
+import { type Clock, pause } from "./clock.ts";
+import type { CrawlReply, RunMessage } from "./crawl-message.ts";
+import { FrontierStore } from "./frontier-store.ts";
+import type { Watcher } from "./job-watch.ts";
+import type { KeyLayout } from "./key-layout.ts";
+import type { OfferAnswer } from "./offer-outbox.ts";
+import { pageTaskOf, scopeTestsOf } from "./page-task.ts";
+
+export interface HostLeaderPorts {
+  readonly nodeId: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly layout: KeyLayout;
+  readonly random: () => number;
+  readonly robotsWaitMs: number;
+  /** At the local replica. */
+  operate(operation: Operation): Promise<RegisterOutcome>;
+  offer(jobId: string, pages: readonly OfferedPage[]): Promise<OfferAnswer>;
+  /** At the job's leader. */
+  askJob(
+    jobId: string,
+    question:
+      | { kind: "credit"; participant: number; granted: number; want: number }
+      | { kind: "widen"; host: string },
+  ): Promise<CrawlReply>;
+  wantConfirmation(jobId: string, watcher: Watcher): void;
+  progressed(jobId: string, watcher: Watcher, isEmpty: boolean): void;
+  /** The job is over. */
+  over(jobId: string): void;
+  nextRunner(): Runner | undefined;
+  /** The place that `nextRunner` took is free again: the page is with the pool here, done with elsewhere, or will never leave. */
+  released(runner: string): void;
+  run(runner: string, message: RunMessage): void;
+  fetchRobots(
+    task: { origin: string; userAgent: string; startBeforeMs: number },
+    onStarted: () => void,
+  ): Promise<TaskEnd>;
+  /** This leader has ended by itself. */
+  dropped(error: unknown): void;
+}
+
+/** Offers and reports waiting in one partition; beyond, `BUSY`. Reports have room of their own. */
+const OFFERS_MAX = 64;
+const REPORTS_MAX = 1024;
+const CREDIT_RETRY_MS = 250;
+const READ_RETRY_MS = 100;
+
+export class HostLeader implements Watcher {
+  readonly partition: number;
+  readonly ballot: Ballot;
+  readonly #ports: HostLeaderPorts;
+  readonly #frontier: Frontier;
+  readonly #store: FrontierStore;
+  // By the id under which the frontier has it.
+  readonly #waiting = new Map<
+    number,
+    { resolve(answer: "accepted" | "refused"): void; reject(error: unknown): void }
+  >();
+  readonly #committed = new Map<string, Counts>();
+  // When an ask for credits may be repeated, by job; infinite while one is under way.
+  readonly #creditAtMs = new Map<string, number>();
+  // Runners of pages that this leader handed to other servers, by hand-out.
+  readonly #elsewhere = new Map<string, string>();
+  readonly #dropping = new Set<string>();
+  #nextId = 1;
+  #offers = 0;
+  #reports = 0;
+  #isCommitting = false;
+  #isScheduled = false;
+  #isEnded = false;
+  #wake: (() => void) | undefined;
+  /** Pages could go but for a runner. */
+  isSaturated = false;
+
+  constructor(partition: number, ballot: Ballot, ports: HostLeaderPorts) {
+    this.partition = partition;
+    this.ballot = ballot;
+    this.#ports = ports;
+    this.#frontier = new Frontier({ robotsWaitMs: ports.robotsWaitMs, random: ports.random });
+    this.#store = new FrontierStore(ports.layout, ballot, (operation) => this.#operate(operation));
+  }
+
+  get isIdle(): boolean {
+    return this.#frontier.isIdle && this.#waiting.size === 0 && !this.#isCommitting;
+  }
+
+  /** Takes up the jobs that have pages pending here. False: there is nothing to lead. */
+  async load(): Promise<boolean> {
+    const open = (await this.#store.allCounts()).filter((counts) => pendingOf(counts) > 0);
+    await Promise.all(open.map((counts) => this.#loadShare(counts.jobId, counts)));
+    this.advance();
+    return open.length > 0;
+  }
+
+  /** No commit, no effect after this. */
+  end(reason: unknown = new NotLeaderError(this.partition)): void {
+    if (this.#isEnded) return;
+    this.#isEnded = true;
+    this.#wake?.();
+    for (const { reject } of this.#waiting.values()) reject(reason);
+    this.#waiting.clear();
+    for (const runner of this.#elsewhere.values()) this.#ports.released(runner);
+    this.#elsewhere.clear();
+  }
+
+  /** Something may have become possible. */
+  advance(): void {
+    if (this.#isScheduled || this.#isEnded) return;
+    this.#isScheduled = true;
+    // Everything that comes in during this turn shares a batch.
+    queueMicrotask(() => {
+      this.#isScheduled = false;
+      this.#advance();
+    });
+  }
+
+  // --- questions ----------------------------------------------------------------------------
+
+  async offer(jobId: string, pages: readonly OfferedPage[]): Promise<CrawlReply> {
+    if (this.#dropping.has(jobId)) return { kind: "refused" };
+    if (this.#offers >= OFFERS_MAX) throw new BusyError(`partition ${this.partition}`, 50);
+    this.#offers++;
+    try {
+      return { kind: await this.#answerTo((id) => this.#frontier.offer(id, jobId, pages)) };
+    } finally {
+      this.#offers--;
+    }
+  }
+
+  async report(ref: HandoutRef, agoMs: number, outcome: Outcome): Promise<CrawlReply> {
+    if (this.#reports >= REPORTS_MAX) throw new BusyError(`partition ${this.partition}`, 100);
+    const isOpen = this.#frontier.depthOf(ref) !== undefined;
+    const isNews = this.#frontier.heardReport(ref, agoMs, outcome, this.#ports.clock.now());
+    this.#landed(ref);
+    this.advance();
+    if (!isNews) {
+      // The first copy of it is still being settled: ask again later.
+      if (isOpen) throw new BusyError("the report", 250);
+      return { kind: "accepted" };
+    }
+    this.#reports++;
+    try {
+      const own = await this.#placeLinks(ref, outcome);
+      if (own === undefined) return { kind: "refused" };
+      return { kind: await this.#answerTo((id) => this.#frontier.settle(id, ref, outcome, own)) };
+    } catch (error) {
+      this.#frontier.unheard(ref);
+      throw error;
+    } finally {
+      this.#reports--;
+    }
+  }
+
+  async count(jobId: string): Promise<CrawlReply> {
+    // First forget, then read: what is accepted after the reading needs a new confirmation.
+    this.#frontier.forgetConfirmation(jobId, this.#ports.clock.now());
+    const counts = await this.#store.counts(jobId);
+    this.advance();
+    return { kind: "counted", counts: counts ?? null };
+  }
+
+  async recall(jobId: string, granted: number): Promise<CrawlReply> {
+    const answer = await this.#answerTo((id) => this.#frontier.recall(id, jobId, granted));
+    if (answer === "refused") return { kind: "refused" };
+    return { kind: "counted", counts: this.#committed.get(jobId) ?? null };
+  }
+
+  async changed(jobId: string, status: JobStatus): Promise<CrawlReply> {
+    this.#frontier.changed(jobId, status, this.#ports.clock.now());
+    this.advance();
+    // The answer says that nothing of before is still on its way: whoever reads the counts now reads them whole.
+    await this.#store.counts(jobId);
+    return { kind: "accepted" };
+  }
+
+  async drop(jobId: string): Promise<CrawlReply> {
+    this.#dropping.add(jobId);
+    try {
+      this.#frontier.forget(jobId);
+      this.#committed.delete(jobId);
+      this.advance();
+      await this.#store.drop(jobId);
+      return { kind: "accepted" };
+    } finally {
+      this.#dropping.delete(jobId);
+    }
+  }
+
+  started(ref: HandoutRef, agoMs: number): void {
+    this.#frontier.started(ref, agoMs, this.#ports.clock.now());
+    this.advance();
+  }
+
+  lost(ref: HandoutRef): void {
+    this.#landed(ref);
+    this.#frontier.lost(ref);
+    this.advance();
+  }
+
+  /** Pages under way for at least `ageMs`, by runner. */
+  flightsByRunner(ageMs: number): Map<string, HandoutRef[]> {
+    return this.#frontier.flightsByRunner(this.#ports.clock.now() - ageMs);
+  }
+
+  // --- Watcher ------------------------------------------------------------------------------
+
+  progressOf(jobId: string): { counts: Counts | null; waiting: readonly Waiting[] } {
+    const { clock } = this.#ports;
+    return {
+      counts: this.#committed.get(jobId) ?? null,
+      waiting: this.#frontier.waitingOn(jobId, clock.now(), clock.wall()),
+    };
+  }
+
+  confirmed(jobId: string, view: JobView, askedAtMs: number, roundTripMs: number): void {
+    this.#frontier.roundTrip(roundTripMs);
+    this.#frontier.confirmed(jobId, view, askedAtMs);
+    this.advance();
+  }
+
+  gone(jobId: string): void {
+    this.#frontier.forget(jobId);
+    this.#committed.delete(jobId);
+    this.#ports.over(jobId);
+    this.advance();
+  }
+
+  // --- inside -------------------------------------------------------------------------------
+
+  #answerTo(give: (id: number) => void): Promise<"accepted" | "refused"> {
+    if (this.#isEnded) return Promise.reject(new NotLeaderError(this.partition));
+    return new Promise((resolve, reject) => {
+      const id = this.#nextId++;
+      this.#waiting.set(id, { resolve, reject });
+      give(id);
+      this.advance();
+    });
+  }
+
+  async #operate(operation: Operation): Promise<RegisterOutcome> {
+    while (true) {
+      if (this.#isEnded) throw new NotLeaderError(this.partition);
+      try {
+        return await this.#ports.operate(operation);
+      } catch (error) {
+        if (!(error instanceof BusyError)) throw error;
+        // Nothing was written.
+        await pause(this.#ports.clock, error.retryAfterMs);
+      }
+    }
+  }
+
+  #advance(): void {
+    if (this.#isEnded || this.#isCommitting) return;
+    this.#wake?.();
+    this.#wake = undefined;
+    const { clock } = this.#ports;
+    const nowMs = clock.now();
+    const { batch, wants, wakeAtMs, isSaturated } = this.#frontier.advance({
+      nowMs,
+      wallMs: clock.wall(),
+      nextRunner: () => this.#ports.nextRunner(),
+    });
+    this.isSaturated = isSaturated;
+    for (const jobId of wants.confirm) this.#ports.wantConfirmation(jobId, this);
+    for (const [jobId, want] of wants.credit) this.#wantCredit(jobId, want);
+    if (batch === undefined) {
+      this.#read(wants);
+      if (wakeAtMs !== undefined) this.#wakeIn(wakeAtMs - nowMs);
+      return;
+    }
+    this.#isCommitting = true;
+    this.#commit(batch.writes, batch.effects).then(
+      () => {
+        this.#isCommitting = false;
+        this.#read(wants);
+        this.advance();
+      },
+      (error: unknown) => {
+        this.#isCommitting = false;
+        for (const effect of batch.effects) {
+          if (effect.kind === "run") this.#ports.released(effect.runner);
+        }
+        this.#fail(error);
+      },
+    );
+  }
+
+  async #commit(
+    writes: Parameters<FrontierStore["write"]>[0],
+    effects: readonly FrontierEffect[],
+  ): Promise<void> {
+    if (writes.length > 0) await this.#store.write(writes);
+    if (this.#isEnded) throw new NotLeaderError(this.partition);
+    for (const write of writes) {
+      if (write.kind !== "counts") continue;
+      const { jobId } = write.counts;
+      this.#committed.set(jobId, write.counts);
+      this.#ports.progressed(jobId, this, false);
+    }
+    for (const effect of effects) this.#perform(effect);
+  }
+
+  #perform(effect: FrontierEffect): void {
+    switch (effect.kind) {
+      case "answer": {
+        const waiting = this.#waiting.get(effect.id);
+        this.#waiting.delete(effect.id);
+        waiting?.resolve(effect.answer);
+        return;
+      }
+      case "run": {
+        const { jobId, host, key, handout, runner } = effect;
+        const view = this.#frontier.viewOf(jobId);
+        const ref = { jobId, host, key, handout };
+        if (view === undefined || runner === this.#ports.nodeId) this.#ports.released(runner);
+        else this.#elsewhere.set(handoutId(ref), runner);
+        if (view === undefined) return;
+        this.#ports.run(runner, {
+          kind: "run",
+          partition: this.partition,
+          ballot: this.ballot,
+          ref,
+          task: pageTaskOf(view, effect.url, effect.depth),
+          alone: effect.alone,
+          runnerTimeMs: effect.runnerTimeMs,
+          startWithinMs: effect.startWithinMs,
+        });
+        return;
+      }
+      case "fetchRobots":
+        void this.#fetchRobots(effect);
+        return;
+      case "emptied":
+        this.#ports.progressed(effect.jobId, this, true);
+        return;
+    }
+  }
+
+  /** It is with its runner no more. */
+  #landed(ref: HandoutRef): void {
+    const id = handoutId(ref);
+    const runner = this.#elsewhere.get(id);
+    if (runner === undefined) return;
+    this.#elsewhere.delete(id);
+    this.#ports.released(runner);
+  }
+
+  #wakeIn(ms: number): void {
+    this.#wake?.();
+    this.#wake = this.#ports.clock.after(Math.max(0, ms), () => {
+      this.#wake = undefined;
+      this.#advance();
+    });
+  }
+
+  /** What the frontier needs from the store; after the commit of what it has just written. */
+  #read({ shares, hosts, lookups, loads }: FrontierWants): void {
+    const { clock } = this.#ports;
+    const read = (what: () => Promise<void>) => {
+      what().then(
+        () => this.advance(),
+        (error: unknown) => this.#fail(error),
+      );
+    };
+    for (const jobId of shares) read(() => this.#loadShare(jobId));
+    for (const name of hosts) {
+      read(async () => {
+        const { pace, robots } = await this.#store.host(name);
+        this.#frontier.restoreHost(name, pace, robots, clock.now(), clock.wall());
+      });
+    }
+    for (const { jobId, id, pages } of lookups) {
+      read(async () => this.#frontier.lookedUp(id, await this.#store.pages(jobId, pages)));
+    }
+    for (const { jobId, size, end } of loads) {
+      read(async () => {
+        const { pages, more } = await this.#store.due(jobId, size.host, end);
+        this.#frontier.loaded(jobId, size.host, pages, more, clock.now(), clock.wall());
+      });
+    }
+  }
+
+  async #loadShare(jobId: string, known?: Counts): Promise<void> {
+    const counts = known ?? (await this.#store.counts(jobId));
+    const sizes = counts === undefined ? [] : await this.#store.sizes(jobId);
+    const open = sizes.filter((size) => size.pending > 0);
+    const flights = (await Promise.all(open.map((size) => this.#store.flights(jobId, size.host)))).flat();
+    if (counts !== undefined) this.#committed.set(jobId, structuredClone(counts));
+    this.#frontier.restoreShare(jobId, counts, sizes, flights, this.#ports.clock.now());
+  }
+
+  #fail(error: unknown): void {
+    if (this.#isEnded) return;
+    this.#ports.log.info("host leader ends", { partition: this.partition, error });
+    this.end();
+    this.#ports.dropped(error);
+  }
+
+  #wantCredit(jobId: string, want: number): void {
+    const { clock } = this.#ports;
+    const atMs = this.#creditAtMs.get(jobId) ?? Number.NEGATIVE_INFINITY;
+    if (clock.now() < atMs) {
+      if (atMs !== Number.POSITIVE_INFINITY) {
+        const inMs = atMs - clock.now();
+        this.#creditAtMs.set(jobId, Number.POSITIVE_INFINITY);
+        clock.after(inMs, () => {
+          this.#creditAtMs.delete(jobId);
+          this.advance();
+        });
+      }
+      return;
+    }
+    this.#creditAtMs.set(jobId, Number.POSITIVE_INFINITY);
+    const granted = this.#frontier.countsOf(jobId)?.granted ?? 0;
+    this.#ports.askJob(jobId, { kind: "credit", participant: this.partition, granted, want }).then(
+      (reply) => {
+        if (this.#isEnded) return;
+        if (reply.kind === "credited") {
+          const isMore = reply.granted > granted;
+          this.#frontier.credited(jobId, reply.granted);
+          if (isMore) this.#creditAtMs.delete(jobId);
+          else this.#creditAtMs.set(jobId, clock.now() + CREDIT_RETRY_MS);
+          this.advance();
+        } else {
+          this.#creditAtMs.delete(jobId);
+          this.gone(jobId);
+        }
+      },
+      () => {
+        this.#creditAtMs.set(jobId, clock.now() + CREDIT_RETRY_MS);
+        this.advance();
+      },
+    );
+  }
+
+  async #fetchRobots(effect: FrontierEffect & { kind: "fetchRobots" }): Promise<void> {
+    const { host, origin } = effect;
+    const { clock } = this.#ports;
+    let startedAtMs: number | undefined;
+    const end = await this.#ports.fetchRobots(effect, () => {
+      startedAtMs = clock.now();
+      this.#frontier.robotsStarted(host, origin, startedAtMs);
+    });
+    if (this.#isEnded) return;
+    const agoMs = startedAtMs === undefined ? 0 : clock.now() - startedAtMs;
+    if (end.kind === "notStarted") {
+      this.#frontier.robotsFetched(host, origin, { kind: "notStarted" }, clock.now());
+    } else {
+      const answer =
+        end.kind === "report" && end.report.kind === "robots"
+          ? end.report
+          : { status: 0, text: "", retryAfterMs: null };
+      const { status, text, retryAfterMs } = answer;
+      this.#frontier.robotsFetched(
+        host,
+        origin,
+        { kind: "answered", status, text, retryAfterMs, agoMs },
+        clock.now(),
+      );
+    }
+    this.advance();
+  }
+
+  /** Gives links of other partitions to their owners; returns those of this one. Undefined: the job is over. */
+  async #placeLinks(ref: HandoutRef, outcome: Outcome): Promise<OfferedPage[] | undefined> {
+    const page = this.#frontier.depthOf(ref);
+    const view = this.#frontier.viewOf(ref.jobId);
+    if (page === undefined || view === undefined) return [];
+    const { spec } = view;
+    let links: FoundPage[] = [];
+    let { depth } = page;
+    let [hops, seed] = [0, false];
+    if (outcome.kind === "page") {
+      depth++;
+      if (depth <= spec.scope.maxDepth) links = outcome.found ?? [];
+    } else if (outcome.kind === "redirect" && page.hops < spec.fetch.maxRedirects) {
+      const { target } = outcome;
+      if (target.key === ref.key) return [];
+      const isIn = await this.#isTargetInScope(view, target, ref.jobId, page.seed);
+      if (isIn) links = [target];
+      hops = page.hops + 1;
+      seed = page.seed;
+    }
+    const [own, foreign]: [OfferedPage[], OfferedPage[]] = [[], []];
+    for (const { url, key, host } of links) {
+      const isOwn = this.#ports.layout.hostPartition(host) === this.partition;
+      (isOwn ? own : foreign).push({
+        url,
+        key,
+        host,
+        depth,
+        parent: page.url,
+        priority: spec.priority,
+        hops,
+        seed,
+      });
+    }
+    if (foreign.length > 0 && (await this.#ports.offer(ref.jobId, foreign)) === "refused") {
+      this.#frontier.forget(ref.jobId);
+      this.advance();
+      return undefined;
+    }
+    return own;
+  }
+
+  async #isTargetInScope(view: JobView, target: FoundPage, jobId: string, isSeed: boolean): Promise<boolean> {
+    const { inScope, byPattern } = scopeTestsOf(view);
+    if (inScope(target.url, target.host)) return true;
+    const { hosts } = view.spec.scope;
+    if (!isSeed || (hosts !== "same-host" && hosts !== "same-domain")) return false;
+    if (!byPattern(target.url, target.host)) return false;
+    // Where a seed leads is where the job begins: example.org -> www.example.org.
+    while (!this.#isEnded) {
+      try {
+        const reply = await this.#ports.askJob(jobId, { kind: "widen", host: target.host });
+        return reply.kind === "accepted";
+      } catch {
+        await pause(this.#ports.clock, READ_RETRY_MS);
+      }
+    }
+    throw new NotLeaderError(this.partition);
+  }
+}
+
+function handoutId(ref: HandoutRef): string {
+  return `${ref.jobId}/${ref.key}/${ref.handout}`;
+}

@@ -1,0 +1,269 @@
+/**
+ * Where everything is: placements and keys. Servers of one cluster must agree on
+ * all of it, so numbers here are never given a second meaning.
+ *
+ * A key is a namespace byte and components: names as 16-byte HMACs under the
+ * cluster's naming secret, numbers in clear. So keys tell nothing, and still have
+ * prefixes and an order.
+ */
+import type { DuePlace } from "../frontier/page.ts";
+import { partitionOf } from "../ring/identifier.ts";
+
+export const NAMESPACE = {
+  cluster: 0x01,
+  member: 0x02,
+  authority: 0x03,
+  revoked: 0x04,
+  token: 0x05,
+  signing: 0x06,
+  user: 0x07,
+  session: 0x08,
+  apiKey: 0x09,
+  audit: 0x0a,
+  jobIndex: 0x10,
+  job: 0x11,
+  seed: 0x12,
+  participant: 0x13,
+  cursor: 0x14,
+  jobKey: 0x15,
+  pace: 0x20,
+  robots: 0x21,
+  count: 0x22,
+  size: 0x23,
+  page: 0x24,
+  due: 0x25,
+  result: 0x26,
+  failure: 0x27,
+  cookie: 0x28,
+  out: 0x29,
+  value: 0x30,
+  lock: 0x31,
+  fence: 0x32,
+} as const;
+
+/** Makes the components; structurally the vault's Naming. */
+export interface Names {
+  /** 16 bytes as a binary string. */
+  name(namespace: number, text: string): string;
+  /** 8 bytes, big-endian, as a binary string. */
+  number(n: bigint | number): string;
+}
+
+const PRIORITY_ZERO = 2n ** 63n;
+const TIME_MAX = 2n ** 64n - 1n;
+const NAMES_KEPT_MAX = 8_192;
+
+export class KeyLayout {
+  readonly partitionCount: number;
+  readonly #names: Names;
+  // HMACs of jobs and hosts, which stand in every key of a page.
+  readonly #kept = new Map<string, string>();
+
+  constructor(names: Names, partitionCount: number) {
+    this.#names = names;
+    this.partitionCount = partitionCount;
+  }
+
+  // --- placements ---
+
+  systemPartition(): number {
+    return partitionOf("system", this.partitionCount);
+  }
+
+  ownerPartition(user: string): number {
+    return partitionOf(`owner/${user}`, this.partitionCount);
+  }
+
+  jobPartition(jobId: string): number {
+    return partitionOf(`job/${jobId}`, this.partitionCount);
+  }
+
+  hostPartition(host: string): number {
+    return partitionOf(`host/${host}`, this.partitionCount);
+  }
+
+  // --- system ---
+
+  cluster(): string {
+    return prefix(NAMESPACE.cluster);
+  }
+
+  /** `namespace`: any of member, revoked, token, signing, user, session, apiKey, authority. */
+  system(namespace: number, name: string): string {
+    return prefix(namespace) + this.#names.name(namespace, name);
+  }
+
+  audit(n: number): string {
+    return prefix(NAMESPACE.audit) + this.#names.number(n);
+  }
+
+  // --- owner ---
+
+  jobIndexPrefix(user: string): string {
+    return prefix(NAMESPACE.jobIndex) + this.#keep(NAMESPACE.jobIndex, user);
+  }
+
+  /** Newest first. The owner's name stands in front: several owners share a partition. */
+  jobIndex(user: string, createdAtMs: number, jobId: string): string {
+    return (
+      this.jobIndexPrefix(user) +
+      this.#names.number(TIME_MAX - BigInt(Math.round(createdAtMs))) +
+      this.#keep(NAMESPACE.job, jobId)
+    );
+  }
+
+  // --- job ---
+
+  /** The id of the job that a user submits under a key of theirs: the same for every repeat. */
+  jobIdFor(user: string, idempotencyKey: string): string {
+    const name = this.#names.name(NAMESPACE.jobKey, `${user}\n${idempotencyKey}`);
+    return Buffer.from(name, "latin1").toString("hex");
+  }
+
+  jobs(): string {
+    return prefix(NAMESPACE.job);
+  }
+
+  job(jobId: string): string {
+    return prefix(NAMESPACE.job) + this.#keep(NAMESPACE.job, jobId);
+  }
+
+  seeds(jobId: string): string {
+    return prefix(NAMESPACE.seed) + this.#keep(NAMESPACE.job, jobId);
+  }
+
+  seed(jobId: string, n: number): string {
+    return this.seeds(jobId) + this.#names.number(n);
+  }
+
+  participants(jobId: string): string {
+    return prefix(NAMESPACE.participant) + this.#keep(NAMESPACE.job, jobId);
+  }
+
+  participant(jobId: string, partition: number): string {
+    return this.participants(jobId) + this.#names.number(partition);
+  }
+
+  cursor(jobId: string, id: string): string {
+    return (
+      prefix(NAMESPACE.cursor) + this.#keep(NAMESPACE.job, jobId) + this.#names.name(NAMESPACE.cursor, id)
+    );
+  }
+
+  // --- host ---
+
+  pace(host: string): string {
+    return prefix(NAMESPACE.pace) + this.#keep(NAMESPACE.page, host);
+  }
+
+  robotsOf(host: string): string {
+    return prefix(NAMESPACE.robots) + this.#keep(NAMESPACE.page, host);
+  }
+
+  robots(host: string, origin: string): string {
+    return this.robotsOf(host) + this.#names.name(NAMESPACE.robots, origin);
+  }
+
+  counts(): string {
+    return prefix(NAMESPACE.count);
+  }
+
+  count(jobId: string): string {
+    return prefix(NAMESPACE.count) + this.#keep(NAMESPACE.job, jobId);
+  }
+
+  sizes(jobId: string): string {
+    return prefix(NAMESPACE.size) + this.#keep(NAMESPACE.job, jobId);
+  }
+
+  size(jobId: string, host: string): string {
+    return this.sizes(jobId) + this.#keep(NAMESPACE.page, host);
+  }
+
+  page(jobId: string, host: string, key: string): string {
+    return this.#ofHost(NAMESPACE.page, jobId, host) + this.#names.name(NAMESPACE.page, key);
+  }
+
+  /** Pages under way. */
+  dueFlying(jobId: string, host: string): string {
+    return this.#ofHost(NAMESPACE.due, jobId, host) + this.#names.number(0);
+  }
+
+  /** All due pages of a host, those under way included. */
+  dues(jobId: string, host: string): string {
+    return this.#ofHost(NAMESPACE.due, jobId, host);
+  }
+
+  due(jobId: string, host: string, place: DuePlace): string {
+    const band = place.band === "flying" ? 0n : PRIORITY_ZERO - BigInt(place.priority);
+    return this.dues(jobId, host) + this.#names.number(band) + this.#names.number(place.seq);
+  }
+
+  results(jobId: string): string {
+    return prefix(NAMESPACE.result) + this.#keep(NAMESPACE.job, jobId);
+  }
+
+  result(jobId: string, n: number): string {
+    return this.results(jobId) + this.#names.number(n);
+  }
+
+  failures(jobId: string): string {
+    return prefix(NAMESPACE.failure) + this.#keep(NAMESPACE.job, jobId);
+  }
+
+  failure(jobId: string, n: number): string {
+    return this.failures(jobId) + this.#names.number(n);
+  }
+
+  /** All that a partition keeps of a job's pages, largest first; the counts are the last to go. */
+  ofJob(jobId: string): string[] {
+    const job = this.#keep(NAMESPACE.job, jobId);
+    const spaces = [
+      NAMESPACE.due,
+      NAMESPACE.page,
+      NAMESPACE.result,
+      NAMESPACE.failure,
+      NAMESPACE.cookie,
+      NAMESPACE.size,
+      NAMESPACE.count,
+    ];
+    return spaces.map((namespace) => prefix(namespace) + job);
+  }
+
+  // --- values and locks of users ---
+
+  value(user: string, namespace: string, key: string): string {
+    return this.#names3(NAMESPACE.value, user, namespace, key);
+  }
+
+  lock(user: string, name: string): string {
+    return this.#names3(NAMESPACE.lock, user, name);
+  }
+
+  fence(): string {
+    return prefix(NAMESPACE.fence);
+  }
+
+  #names3(namespace: number, ...parts: string[]): string {
+    return prefix(namespace) + parts.map((part) => this.#names.name(namespace, part)).join("");
+  }
+
+  #ofHost(namespace: number, jobId: string, host: string): string {
+    return prefix(namespace) + this.#keep(NAMESPACE.job, jobId) + this.#keep(NAMESPACE.page, host);
+  }
+
+  #keep(namespace: number, text: string): string {
+    const id = `${namespace}/${text}`;
+    let name = this.#kept.get(id);
+    if (name === undefined) {
+      if (this.#kept.size >= NAMES_KEPT_MAX) this.#kept.clear();
+      name = this.#names.name(namespace, text);
+      this.#kept.set(id, name);
+    }
+    return name;
+  }
+}
+
+function prefix(namespace: number): string {
+  return String.fromCharCode(namespace);
+}
