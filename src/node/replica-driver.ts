@@ -1,0 +1,640 @@
+/**
+ * Runs all replicas of this server: hands their batches to the store, their
+ * messages to the transport, their answers to whoever asked, and tells each other
+ * server which partitions are led here.
+ *
+ * One timer serves all replicas, and only those that wait for something: an idle
+ * partition costs nothing.
+ */
+import { EventEmitter } from "node:events";
+import { BusyError, DamagedError, NotLeaderError, OutcomeUnknownError, UnavailableError } from "../errors.ts";
+import type { Log } from "../log.ts";
+import type { PeerRef, PeerSender } from "../peer/transport.ts";
+import { nodeOf, replicaIdOf, serialOf } from "../replication/ballot.ts";
+import type { ReplicaEffect } from "../replication/effect.ts";
+import type { Body, ReplicationMessage } from "../replication/message.ts";
+import type { Ballot, Operation, Outcome } from "../replication/register.ts";
+import { Replica } from "../replication/replica.ts";
+import type { ReplicaPorts } from "../replication/replica-port.ts";
+import { type EntryStore, type ReplicaMeta, ReplicaState } from "../replication/replica-state.ts";
+import { type Identifier, isNodeId, type NodeId, positionOf } from "../ring/identifier.ts";
+import type { Member } from "../ring/member.ts";
+import type { Store, StoreSnapshot } from "../store/store.ts";
+import { LedBook } from "./led-book.ts";
+import { decodeMeta, encodeMeta } from "./replica-meta.ts";
+
+const TICK_MS = 20;
+/** A wish of the ring counts once it has stood this long: rings change their mind while they settle. */
+const WISH_STEADY_MS = 500;
+/** Steps of growth and hand-overs begun a second, over all partitions of this server. */
+const STEPS_PER_SECOND = { learn: 400, handOver: 100 } as const;
+const OPERATIONS_MAX = 65_536;
+const BUSY_MS = 50;
+
+interface ReplicaEvents {
+  /** Serves from now on. */
+  leading: [partition: number, ballot: Ballot];
+  /** Serves no more. */
+  stopped: [partition: number];
+}
+
+export interface ReplicaRing {
+  readonly self: Member;
+  member(nodeId: NodeId): Member | undefined;
+  members(): Member[];
+  isSuspected(nodeId: NodeId): boolean;
+  successorsOfLocally(point: Identifier, count: number): Member[] | undefined;
+  successorsOf(point: Identifier, count: number): Promise<{ members: Member[] }>;
+}
+
+export interface PartitionStatus {
+  readonly partition: number;
+  readonly role: "leader" | "follower" | "learner" | "none";
+  readonly ballot: Ballot;
+  readonly seq: number;
+  readonly members: readonly NodeId[];
+  readonly leader: NodeId | undefined;
+  /** Degraded: fewer than three copies. */
+  readonly durability: "full" | "degraded";
+  /** Why this replica takes no part, if so. */
+  readonly quarantine?: string | undefined;
+}
+
+interface Held {
+  readonly partition: number;
+  readonly replica: Replica;
+  /** Operations handed in, waiting for their answers. */
+  readonly answers: Map<number, { resolve(outcome: Outcome): void; reject(error: Error): void }>;
+  readonly snapshots: Map<number, StoreSnapshot>;
+  isFlushWanted: boolean;
+}
+
+interface Wish {
+  readonly nodeIds: readonly NodeId[];
+  readonly sinceMs: number;
+}
+
+export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
+  readonly #self: Member;
+  readonly #nodeId: NodeId;
+  readonly #partitionCount: number;
+  readonly #store: Store;
+  readonly #digestKey: Uint8Array;
+  readonly #random: () => number;
+  readonly #log: Log;
+  readonly #settings: { replicationFactor: number; leaderTimeoutMs: number; replaceAfterMs: number };
+  readonly #ring: ReplicaRing;
+  readonly #send: (to: PeerRef, message: ReplicationMessage) => void;
+  readonly #led: LedBook;
+  readonly #replicas = new Map<number, Held>();
+  readonly #wishes = new Map<number, Wish>();
+  readonly #wishesAsked = new Set<number>();
+  readonly #deadSince = new Map<NodeId, number>();
+  readonly #steps = { learn: 0, handOver: 0, refilledMs: 0 };
+  readonly #flushes: Held[] = [];
+  // When a replica wants its next tick; only those that do.
+  readonly #due = new Map<Held, number>();
+  #timer: NodeJS.Timeout | undefined;
+  #tickTimer: NodeJS.Timeout | undefined;
+  #operation = 0;
+  #pending = 0;
+  #isDraining = false;
+  #isStopped = false;
+  #isLedStale = false;
+
+  constructor(options: {
+    self: Member;
+    partitionCount: number;
+    store: Store;
+    digestKey: Uint8Array;
+    /** In [0, 1). */
+    random: () => number;
+    log: Log;
+    settings: { replicationFactor: number; leaderTimeoutMs: number; replaceAfterMs: number };
+    ring: ReplicaRing;
+    send(to: PeerRef, message: ReplicationMessage): void;
+  }) {
+    super();
+    this.#self = options.self;
+    this.#nodeId = options.self.nodeId;
+    this.#partitionCount = options.partitionCount;
+    this.#store = options.store;
+    this.#digestKey = options.digestKey;
+    this.#random = options.random;
+    this.#log = options.log;
+    this.#settings = options.settings;
+    this.#ring = options.ring;
+    this.#send = options.send;
+    this.#led = new LedBook({
+      ask: (nodeId) => this.#sendToNode(nodeId, { node: { kind: "ledAsk" } }),
+      changed: (nodeId) => this.#reconsiderFollowers(nodeId),
+    });
+  }
+
+  /** The first server of a cluster: every partition with itself as the one member. Repeatable until all stand. */
+  async bootstrap(): Promise<void> {
+    for (let partition = 0; partition < this.#partitionCount; partition++) {
+      if (this.#replicas.has(partition)) continue;
+      const held = this.#hold(partition, ReplicaState.empty(replicaIdOf(this.#nodeId, 1), 0));
+      held.replica.found();
+      this.#perform(held);
+    }
+    await Promise.all([...this.#replicas.values()].map((held) => durable(held)));
+  }
+
+  /** Opens what the store holds. */
+  async open(): Promise<void> {
+    for (const partition of this.#store.partitions()) {
+      const bytes = this.#store.meta(partition);
+      if (bytes === undefined || partition >= this.#partitionCount || this.#replicas.has(partition)) continue;
+      const held = this.#hold(partition, decodeMeta(bytes));
+      this.#perform(held);
+    }
+  }
+
+  start(): void {
+    this.#tickTimer = setInterval(() => this.#tick(), TICK_MS);
+    this.#isLedStale = true;
+  }
+
+  receive(from: PeerSender, message: ReplicationMessage): void {
+    if (this.#isStopped || !isNodeId(from.nodeId)) return;
+    if ("node" in message) {
+      if (message.node.kind === "ledAsk") this.#tellLed([from.nodeId]);
+      else this.#led.learn(from.nodeId, from.incarnation, message.node.list);
+      return;
+    }
+    const { partition, body } = message;
+    // The replica speaks for its node only: the certificate says which that is.
+    if (nodeOf(message.from) !== from.nodeId || partition >= this.#partitionCount) return;
+    let held = this.#replicas.get(partition);
+    if (held === undefined) {
+      if (body.kind !== "invite") return;
+      held = this.#hold(partition, ReplicaState.empty(replicaIdOf(this.#nodeId, this.#serial(partition)), 0));
+    } else if (message.to !== "" && message.to !== held.replica.id) {
+      return;
+    }
+    if ("ballot" in body && nodeOf(body.ballot.replicaId) === from.nodeId) {
+      if (body.kind === "stopped") this.#led.retract(from.nodeId, partition);
+      else if (body.kind !== "canvass")
+        this.#led.note(from.nodeId, from.incarnation, partition, body.ballot.round);
+    }
+    const target = held;
+    this.#within(target, () => target.replica.step(message.from, body, performance.now()));
+  }
+
+  /** A peer was found dead: its partitions look for another leader at once. */
+  suspected(nodeId: NodeId): void {
+    this.#deadSince.set(nodeId, this.#deadSince.get(nodeId) ?? performance.now());
+    this.#reconsiderFollowers(nodeId);
+    this.ringChanged();
+  }
+
+  alive(nodeId: NodeId): void {
+    this.#deadSince.delete(nodeId);
+    this.ringChanged();
+  }
+
+  /** Members have come or gone: who is wished may have changed. */
+  ringChanged(): void {
+    this.#wishesAsked.clear();
+    for (const held of this.#replicas.values()) {
+      if (held.replica.servingBallot === undefined) continue;
+      this.#within(held, () => held.replica.ringChanged(performance.now()));
+    }
+    this.#isLedStale = true;
+  }
+
+  /** Digest of what is led here, for the pings to `peer`. */
+  ledDigest(_peer: NodeId): Uint8Array {
+    return this.#led.digestOf(this.#ownLed());
+  }
+
+  ledHeard(peer: NodeId, incarnation: number, bytes: Uint8Array): void {
+    this.#led.heard(peer, incarnation, bytes);
+  }
+
+  /**
+   * At the local replica.
+   *
+   * @throws {NotLeaderError} nothing has happened. @throws {OutcomeUnknownError} it may have. @throws {BusyError} nothing has happened.
+   */
+  operate(partition: number, operation: Operation): Promise<Outcome> {
+    const held = this.#replicas.get(partition);
+    if (held === undefined || held.replica.servingBallot === undefined) {
+      return Promise.reject(new NotLeaderError(partition, this.leaderHint(partition)));
+    }
+    if (this.#pending >= OPERATIONS_MAX) {
+      return Promise.reject(new BusyError("this server's queue of operations", BUSY_MS));
+    }
+    return new Promise((resolve, reject) => {
+      const number = ++this.#operation;
+      this.#pending++;
+      held.answers.set(number, { resolve, reject });
+      this.#within(held, () => held.replica.operate(number, operation, Date.now()));
+    });
+  }
+
+  /** The ballot under which this server serves the partition now. */
+  leads(partition: number): Ballot | undefined {
+    return this.#replicas.get(partition)?.replica.servingBallot;
+  }
+
+  /** Who leads, as far as is known here. */
+  leaderHint(partition: number): NodeId | undefined {
+    const hint = this.#replicas.get(partition)?.replica.leaderHint;
+    const nodeId = hint === undefined ? this.#led.leaderOf(partition) : nodeOf(hint);
+    return nodeId !== undefined && isNodeId(nodeId) ? nodeId : undefined;
+  }
+
+  /** The partition's members; undefined when no replica is held here. */
+  members(partition: number): NodeId[] | undefined {
+    const config = this.#replicas.get(partition)?.replica.config;
+    if (config === undefined || config.members.length === 0) return undefined;
+    return config.members.map(nodeOf).filter(isNodeId);
+  }
+
+  /** All others with whom a group is shared. */
+  peers(): NodeId[] {
+    const peers = new Set<NodeId>();
+    for (const { replica } of this.#replicas.values()) {
+      for (const member of replica.config.members) {
+        const nodeId = nodeOf(member);
+        if (isNodeId(nodeId) && nodeId !== this.#nodeId) peers.add(nodeId);
+      }
+    }
+    return [...peers];
+  }
+
+  status(): PartitionStatus[] {
+    return [...this.#replicas.values()].map(({ partition, replica }) => {
+      const members = replica.config.members.map(nodeOf).filter(isNodeId);
+      const isMember = members.includes(this.#nodeId);
+      const role = replica.servingBallot !== undefined ? "leader" : isMember ? "follower" : "learner";
+      return {
+        partition,
+        role: replica.quarantine === undefined ? role : "none",
+        ballot: replica.state.promised,
+        seq: replica.state.seq,
+        members,
+        leader: this.leaderHint(partition),
+        durability: members.length >= 3 ? "full" : "degraded",
+        quarantine: replica.quarantine,
+      };
+    });
+  }
+
+  /** Gives all leaderships away; resolves when none is left here, or after `timeoutMs`. */
+  async handOverAll(timeoutMs = 5000): Promise<void> {
+    this.#isDraining = true;
+    const deadline = performance.now() + timeoutMs;
+    const isAlone = () =>
+      this.#ring.members().every((m) => m.nodeId === this.#nodeId || this.#ring.isSuspected(m.nodeId));
+    while (performance.now() < deadline && !isAlone() && !this.#isStopped) {
+      const led = [...this.#replicas.values()].filter((held) => held.replica.standingBallot !== undefined);
+      if (led.length === 0) return;
+      for (const held of led) this.#within(held, () => held.replica.handOver(performance.now()));
+      await new Promise((resolve) => setTimeout(resolve, TICK_MS * 2));
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    clearInterval(this.#tickTimer);
+    clearTimeout(this.#timer);
+    for (const held of this.#replicas.values()) {
+      for (const { reject } of held.answers.values()) reject(new NotLeaderError(held.partition));
+      held.answers.clear();
+      for (const snapshot of held.snapshots.values()) await snapshot.close();
+      held.snapshots.clear();
+    }
+  }
+
+  // --- replicas ---------------------------------------------------------------
+
+  #hold(partition: number, meta: ReplicaMeta): Held {
+    const store: EntryStore = {
+      get: (generation, key) => this.#read(partition, generation, key),
+      write: ({ token, generation, changes, meta: next }) => {
+        this.#store
+          .write({
+            partition,
+            generation,
+            changes,
+            ...(next === undefined ? {} : { meta: encodeMeta(next) }),
+          })
+          .then(
+            () => this.#persisted(partition, token),
+            (error: unknown) => this.#setAside(partition, error),
+          );
+      },
+    };
+    const position = positionOf(partition, this.#partitionCount);
+    const ports: ReplicaPorts = {
+      hears: (ballot) => this.#hears(partition, ballot),
+      isLive: (nodeId) => nodeId === this.#nodeId || (isNodeId(nodeId) && !this.#ring.isSuspected(nodeId)),
+      rank: (nodeIds) => this.#rank(position, nodeIds),
+      wish: () => this.#wish(partition, position),
+      deadSince: (nodeId) => (isNodeId(nodeId) ? this.#deadSince.get(nodeId) : undefined),
+      mayStep: (kind) => this.#mayStep(kind),
+      random: this.#random,
+    };
+    const held: Held = {
+      partition,
+      replica: new Replica({
+        meta,
+        store,
+        digestKey: this.#digestKey,
+        ports,
+        settings: this.#settings,
+        incarnation: this.#self.incarnation,
+        nowMs: performance.now(),
+      }),
+      answers: new Map(),
+      snapshots: new Map(),
+      isFlushWanted: false,
+    };
+    this.#replicas.set(partition, held);
+    return held;
+  }
+
+  #read(partition: number, generation: number, key: string) {
+    try {
+      return this.#store.get(partition, generation, key);
+    } catch (error) {
+      if (error instanceof DamagedError) queueMicrotask(() => this.#setAside(partition, error));
+      throw error;
+    }
+  }
+
+  /** Runs one input of a replica and performs what comes of it. */
+  #within(held: Held, input: () => void): void {
+    try {
+      input();
+    } catch (error) {
+      if (!(error instanceof DamagedError)) throw error;
+      this.#setAside(held.partition, error);
+    }
+    this.#perform(held);
+    if (!held.isFlushWanted) {
+      held.isFlushWanted = true;
+      if (this.#flushes.push(held) === 1) setImmediate(() => this.#flush());
+    }
+  }
+
+  /** Once a turn: whatever has gathered in it forms one batch a partition and one frame a peer. */
+  #flush(): void {
+    for (const held of this.#flushes.splice(0)) {
+      held.isFlushWanted = false;
+      try {
+        held.replica.flush(performance.now());
+      } catch (error) {
+        if (!(error instanceof DamagedError)) throw error;
+        this.#setAside(held.partition, error);
+      }
+      this.#perform(held);
+    }
+    if (this.#isLedStale) this.#tellLed();
+  }
+
+  #perform(held: Held): void {
+    for (let effects = held.replica.take(); effects.length > 0; effects = held.replica.take()) {
+      for (const effect of effects) this.#performOne(held, effect);
+    }
+    const next = held.replica.nextTickMs;
+    if (next === Number.POSITIVE_INFINITY) this.#due.delete(held);
+    else this.#due.set(held, next);
+  }
+
+  #performOne(held: Held, effect: ReplicaEffect): void {
+    const { partition, replica } = held;
+    switch (effect.kind) {
+      case "send":
+        return this.#sendTo(nodeOf(effect.to), partition, replica.id, effect.to, effect.body);
+      case "invite":
+        return this.#sendTo(effect.nodeId, partition, replica.id, "", effect.body);
+      case "answer":
+        return this.#answer(held, effect.operation, effect.outcome);
+      case "snapshot":
+        held.snapshots.set(effect.snapshot, this.#store.snapshot());
+        return;
+      case "scan":
+        return this.#scan(held, effect);
+      case "release": {
+        const snapshot = held.snapshots.get(effect.snapshot);
+        held.snapshots.delete(effect.snapshot);
+        snapshot
+          ?.close()
+          .catch((error: unknown) => this.#log.warn("snapshot not released", { partition, error }));
+        return;
+      }
+      case "dropGeneration":
+        this.#store
+          .dropGeneration(partition, effect.generation)
+          .catch((error: unknown) => this.#setAside(partition, error));
+        return;
+      case "leading":
+        this.#isLedStale = true;
+        this.#log.debug("leading", { partition, round: effect.ballot.round });
+        this.emit("leading", partition, effect.ballot);
+        return;
+      case "stoppedLeading":
+        this.#log.debug("stopped leading", { partition });
+        this.emit("stopped", partition);
+        return;
+      case "standing":
+        this.#isLedStale = true;
+        return;
+      case "forget":
+        return this.#forget(held);
+      case "defect":
+        this.#log.error("replica defect", { partition, what: effect.what });
+        return;
+    }
+  }
+
+  #scan(held: Held, effect: Extract<ReplicaEffect, { kind: "scan" }>): void {
+    const snapshot = held.snapshots.get(effect.snapshot);
+    if (snapshot === undefined) return;
+    const { prefix, after, limit } = effect;
+    snapshot.scan(held.partition, held.replica.state.generation, { prefix, after, limit }).then(
+      (entries) => {
+        if (this.#isStopped) return;
+        this.#within(held, () => held.replica.scanned(effect.snapshot, entries, performance.now()));
+      },
+      (error: unknown) => {
+        if (!this.#isStopped) this.#setAside(held.partition, error);
+      },
+    );
+  }
+
+  #answer(held: Held, number: number, outcome: Extract<ReplicaEffect, { kind: "answer" }>["outcome"]): void {
+    const waiting = held.answers.get(number);
+    if (waiting === undefined) return;
+    held.answers.delete(number);
+    this.#pending--;
+    if ("kind" in outcome) waiting.resolve(outcome);
+    else if (outcome.code === "BUSY")
+      waiting.reject(new BusyError(`partition ${held.partition}`, outcome.retryAfterMs));
+    else if (outcome.code === "NOT_LEADER") {
+      waiting.reject(new NotLeaderError(held.partition, this.leaderHint(held.partition)));
+    } else waiting.reject(new OutcomeUnknownError(`partition ${held.partition}`));
+  }
+
+  #persisted(partition: number, token: number): void {
+    const held = this.#replicas.get(partition);
+    if (held === undefined || this.#isStopped) return;
+    this.#within(held, () => held.replica.persisted(token, performance.now()));
+  }
+
+  #setAside(partition: number, error: unknown): void {
+    const held = this.#replicas.get(partition);
+    if (held === undefined || this.#isStopped || held.replica.quarantine !== undefined) return;
+    const reason = error instanceof Error ? error.message : String(error);
+    this.#log.error("replica set aside", { partition, error });
+    held.replica.setAside(reason);
+    this.#perform(held);
+    for (const { reject } of held.answers.values()) {
+      this.#pending--;
+      reject(new UnavailableError(`partition ${partition} is out of service on this server: ${reason}`));
+    }
+    held.answers.clear();
+  }
+
+  /** The memory is given up: its id is spent durably before anything is deleted. */
+  #forget(held: Held): void {
+    const { partition, replica } = held;
+    for (const snapshot of held.snapshots.values()) {
+      snapshot
+        .close()
+        .catch((error: unknown) => this.#log.warn("snapshot not released", { partition, error }));
+    }
+    const generation = replica.state.generation;
+    const next = ReplicaState.empty(replicaIdOf(this.#nodeId, serialOf(replica.id) + 1), generation + 1);
+    this.#due.delete(held);
+    this.#store
+      .write({ partition, generation: next.generation, changes: [], meta: encodeMeta(next) })
+      .then(() => this.#store.dropGeneration(partition, generation))
+      .catch((error: unknown) => this.#log.warn("a given-up replica was not deleted", { partition, error }));
+    this.#hold(partition, next);
+  }
+
+  #serial(partition: number): number {
+    const bytes = this.#store.meta(partition);
+    return bytes === undefined ? 1 : serialOf(decodeMeta(bytes).replicaId);
+  }
+
+  #tick(): void {
+    const nowMs = performance.now();
+    for (const [held, dueMs] of this.#due) {
+      if (dueMs <= nowMs) this.#within(held, () => held.replica.tick(nowMs));
+    }
+    if (this.#isDraining) return;
+    if (this.#isLedStale) this.#tellLed();
+  }
+
+  // --- the ring's hints ----------------------------------------------------------
+
+  #hears(partition: number, ballot: Ballot): boolean {
+    const nodeId = nodeOf(ballot.replicaId);
+    if (!isNodeId(nodeId)) return false;
+    if (nodeId === this.#nodeId) {
+      const standing = this.#replicas.get(partition)?.replica.standingBallot;
+      return standing !== undefined && standing.round >= ballot.round;
+    }
+    return !this.#ring.isSuspected(nodeId) && (this.#led.roundOf(nodeId, partition) ?? -1) >= ballot.round;
+  }
+
+  /** Followers of a peer that leads less than before, or is dead. */
+  #reconsiderFollowers(nodeId: NodeId): void {
+    for (const held of this.#replicas.values()) {
+      const { promised } = held.replica.state;
+      if (nodeOf(promised.replicaId) !== nodeId || this.#hears(held.partition, promised)) continue;
+      this.#within(held, () => held.replica.leaderLost(performance.now()));
+    }
+  }
+
+  #rank(position: Identifier, nodeIds: readonly string[]): number {
+    const order = this.#ring.successorsOfLocally(position, this.#partitionCount) ?? [];
+    const before =
+      order.length > 0 ? order.map((member) => member.nodeId) : [...nodeIds].filter(isNodeId).sort();
+    let rank = 0;
+    for (const nodeId of before) {
+      if (nodeId === this.#nodeId) break;
+      if (nodeIds.includes(nodeId) && !this.#ring.isSuspected(nodeId)) rank++;
+    }
+    return rank;
+  }
+
+  #wish(partition: number, position: Identifier): readonly NodeId[] | undefined {
+    const nowMs = performance.now();
+    const members = this.#ring.successorsOfLocally(position, this.#settings.replicationFactor);
+    if (members !== undefined) this.#noteWish(partition, members, nowMs);
+    else if (!this.#wishesAsked.has(partition)) {
+      this.#wishesAsked.add(partition);
+      this.#ring.successorsOf(position, this.#settings.replicationFactor).then(
+        (found) => this.#noteWish(partition, found.members, performance.now()),
+        () => this.#wishesAsked.delete(partition),
+      );
+    }
+    const wish = this.#wishes.get(partition);
+    if (wish === undefined || nowMs - wish.sinceMs < WISH_STEADY_MS) return undefined;
+    return wish.nodeIds;
+  }
+
+  #noteWish(partition: number, members: readonly Member[], nowMs: number): void {
+    const nodeIds = members.map((member) => member.nodeId);
+    const known = this.#wishes.get(partition);
+    const isSame =
+      known?.nodeIds.length === nodeIds.length && known.nodeIds.every((id, i) => id === nodeIds[i]);
+    if (!isSame) this.#wishes.set(partition, { nodeIds, sinceMs: nowMs });
+  }
+
+  #mayStep(kind: "learn" | "handOver"): boolean {
+    const nowMs = performance.now();
+    const seconds = Math.min(1, (nowMs - this.#steps.refilledMs) / 1000);
+    this.#steps.refilledMs = nowMs;
+    for (const name of ["learn", "handOver"] as const) {
+      const rate = STEPS_PER_SECOND[name];
+      this.#steps[name] = Math.min(rate / 4, this.#steps[name] + rate * seconds);
+    }
+    if (kind === "handOver" && this.#isDraining) return true;
+    if (this.#steps[kind] < 1) return false;
+    this.#steps[kind]--;
+    return true;
+  }
+
+  // --- who leads what --------------------------------------------------------------
+
+  #ownLed(): [partition: number, round: number][] {
+    const list: [number, number][] = [];
+    for (const { partition, replica } of this.#replicas.values()) {
+      const ballot = replica.standingBallot;
+      if (ballot !== undefined) list.push([partition, ballot.round]);
+    }
+    return list;
+  }
+
+  #tellLed(to: readonly NodeId[] = this.#ring.members().map((member) => member.nodeId)): void {
+    this.#isLedStale = false;
+    const list = this.#ownLed();
+    for (const nodeId of to) {
+      if (nodeId !== this.#nodeId && !this.#ring.isSuspected(nodeId)) {
+        this.#sendToNode(nodeId, { node: { kind: "led", list } });
+      }
+    }
+  }
+
+  #sendTo(nodeId: string, partition: number, from: string, to: string, body: Body): void {
+    this.#sendToNode(nodeId, { partition, from, to, body });
+  }
+
+  #sendToNode(nodeId: string, message: ReplicationMessage): void {
+    const member = isNodeId(nodeId) ? this.#ring.member(nodeId) : undefined;
+    if (member !== undefined && !this.#isStopped) this.#send(member, message);
+  }
+}
+
+function durable(held: Held): Promise<void> {
+  return new Promise((resolve) => held.replica.state.whenDurable(resolve));
+}

@@ -1,0 +1,45 @@
+/**
+ * Ballots order leaders, versions name batches, claims name states.
+ *
+ * A ballot carries the replica that proposes it, so two replicas never share one.
+ */
+import { z } from "zod";
+import { type Ballot, ballotSchema, type Version } from "./register.ts";
+
+/** `nodeId + "/" + serial`: a memory, not a machine. A lost memory never comes back under its old id. */
+export type ReplicaId = string;
+
+export const NO_BALLOT: Ballot = { round: 0, replicaId: "" };
+
+export function compareBallots(a: Ballot, b: Ballot): number {
+  if (a.round !== b.round) return a.round - b.round;
+  return a.replicaId < b.replicaId ? -1 : a.replicaId > b.replicaId ? 1 : 0;
+}
+
+export function isSameBallot(a: Ballot, b: Ballot): boolean {
+  return a.round === b.round && a.replicaId === b.replicaId;
+}
+
+/** `(accepted, seq)`: exactly what the leader of `accepted` held after its batch `seq`. */
+export const claimSchema = z.object({ accepted: ballotSchema, seq: z.int().nonnegative() });
+export type Claim = z.output<typeof claimSchema>;
+
+export function compareClaims(a: Claim, b: Claim): number {
+  return compareBallots(a.accepted, b.accepted) || a.seq - b.seq;
+}
+
+export function versionOf(ballot: Ballot, seq: number): Version {
+  return `${ballot.round}.${ballot.replicaId}.${seq}`;
+}
+
+export function replicaIdOf(nodeId: string, serial: number): ReplicaId {
+  return `${nodeId}/${serial}`;
+}
+
+export function nodeOf(replicaId: ReplicaId): string {
+  return replicaId.slice(0, replicaId.indexOf("/"));
+}
+
+export function serialOf(replicaId: ReplicaId): number {
+  return Number(replicaId.slice(replicaId.indexOf("/") + 1));
+}

@@ -1,0 +1,36 @@
+/** What a replica wants done. Performed in order, by the driver or the simulator. */
+import type { ReplicaId } from "./ballot.ts";
+import type { Body } from "./message.ts";
+import type { Ballot, Key, Outcome } from "./register.ts";
+
+/** Why an operation got no outcome. */
+export type Refusal =
+  | { readonly code: "NOT_LEADER" }
+  | { readonly code: "OUTCOME_UNKNOWN" }
+  | { readonly code: "BUSY"; readonly retryAfterMs: number };
+
+export type ReplicaEffect =
+  | { readonly kind: "send"; readonly to: ReplicaId; readonly body: Body }
+  /** To a node whose replica's id is not known. */
+  | { readonly kind: "invite"; readonly nodeId: string; readonly body: Body }
+  | { readonly kind: "answer"; readonly operation: number; readonly outcome: Outcome | Refusal }
+  /** Keep the present state under `snapshot` until it is released; scans of it are answered by `scanned`. */
+  | { readonly kind: "snapshot"; readonly snapshot: number }
+  | {
+      readonly kind: "scan";
+      readonly snapshot: number;
+      readonly prefix: Key;
+      readonly after: Key | undefined;
+      readonly limit: number;
+    }
+  | { readonly kind: "release"; readonly snapshot: number }
+  /** Delete all entries of a generation that is not in use any more. */
+  | { readonly kind: "dropGeneration"; readonly generation: number }
+  /** Serves under `ballot` from now on. */
+  | { readonly kind: "leading"; readonly ballot: Ballot }
+  | { readonly kind: "stoppedLeading" }
+  /** What this replica says that it leads or stands for has changed. */
+  | { readonly kind: "standing" }
+  /** This memory is to be given up; the next one here has another id. */
+  | { readonly kind: "forget" }
+  | { readonly kind: "defect"; readonly what: string };

@@ -1,0 +1,536 @@
+/**
+ * The leader of one ballot: makes a majority identical to its base state, then
+ * serves; appends batches, commits what a majority has made durable, confirms
+ * its leadership for reads, and moves members one at a time.
+ */
+import { digestToBytes } from "./anti-entropy.ts";
+import { isSameBallot, nodeOf, type ReplicaId } from "./ballot.ts";
+import { BatchWindow, type BatchWindow as Window } from "./batch-window.ts";
+import type { ReplicaEffect } from "./effect.ts";
+import type { Body, Config } from "./message.ts";
+import { Operations } from "./operations.ts";
+import { Progress } from "./progress.ts";
+import { reachedByMajority } from "./quorum.ts";
+import { nextStep } from "./reconfiguration.ts";
+import type { Ballot, Operation } from "./register.ts";
+import type { ReplicaPorts, ReplicaSettings } from "./replica-port.ts";
+import { CONFIG_KEY, encodeConfig, type HeldEntry, type ReplicaState } from "./replica-state.ts";
+
+/** Batches that are handed over and not committed. */
+const IN_FLIGHT_MAX = 8;
+const RESEND_BATCHES = 16;
+const STEP_MS = 50;
+const HAND_OVER_MS = 500;
+const LEARNER_GIVEN_UP_MS = 10_000;
+
+type Phase = "synchronising" | "serving" | "handingOver";
+type Answer = Extract<Body, { kind: "appended" | "behind" | "confirmed" | "refused" | "welcome" }>;
+
+export class Leader {
+  readonly ballot: Ballot;
+  readonly #state: ReplicaState;
+  readonly #ports: ReplicaPorts;
+  readonly #settings: ReplicaSettings;
+  readonly #effects: ReplicaEffect[];
+  readonly #operations: Operations;
+  readonly #progress = new Map<ReplicaId, Progress>();
+  readonly #window: Window = new BatchWindow();
+  #phase: Phase = "synchronising";
+  #isOver = false;
+  #committed = -1;
+  /** A change of members in flight: the config before it, and its batch. */
+  #configChange: { readonly seq: number; readonly before: Config } | undefined;
+  #round = 0;
+  #confirmedRound = 0;
+  #roundSentMs = 0;
+  /** Since when something waits for others without a break. */
+  #outstandingSinceMs: number | undefined;
+  #handOver: { readonly to: ReplicaId; sentMs: number | undefined } | undefined;
+  #handOverUntilMs = 0;
+  #stepAtMs = 0;
+  readonly #invited = new Map<string, number>();
+  #tickedMs: number;
+
+  constructor(options: {
+    state: ReplicaState;
+    ballot: Ballot;
+    ports: ReplicaPorts;
+    settings: ReplicaSettings;
+    effects: ReplicaEffect[];
+    nextSnapshot: () => number;
+    nowMs: number;
+  }) {
+    this.ballot = options.ballot;
+    this.#state = options.state;
+    this.#ports = options.ports;
+    this.#settings = options.settings;
+    this.#effects = options.effects;
+    this.#operations = new Operations(options);
+    this.#tickedMs = options.nowMs;
+    for (const replicaId of this.#state.config.members) {
+      if (replicaId !== this.#state.replicaId) {
+        this.#progress.set(replicaId, new Progress(replicaId, false, options.nowMs));
+      }
+    }
+  }
+
+  /** Over: another ballot, or no majority. The replica drops it. */
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  get isServing(): boolean {
+    return this.#phase !== "synchronising" && !this.#isOver;
+  }
+
+  get takesOperations(): boolean {
+    return this.#phase === "serving" && !this.#isOver;
+  }
+
+  get isHandingOver(): boolean {
+    return this.#phase === "handingOver";
+  }
+
+  /** Members that count for sure: a config is shown to others only once it is committed. */
+  get committedConfig(): Config {
+    return this.#configChange?.before ?? this.#state.config;
+  }
+
+  /** When `tick` wants to be called; Infinity: nothing is waited for. */
+  get nextTickMs(): number {
+    if (this.#isOver) return Number.POSITIVE_INFINITY;
+    const isBusy =
+      this.#phase !== "serving" ||
+      !this.#operations.isIdle ||
+      this.#committed < this.#state.seq ||
+      this.#configChange !== undefined;
+    if (isBusy) return this.#tickedMs + STEP_MS;
+    return this.#stepAtMs;
+  }
+
+  /** The base state is durable: bring the others level. */
+  begin(nowMs: number): void {
+    for (const progress of this.#progress.values()) this.#offer(progress, nowMs);
+    this.advance(nowMs);
+  }
+
+  operate(operation: number, op: Operation, epochMs: number): void {
+    if (op.kind === "batch" && op.onlyUnder !== undefined && !isSameBallot(op.onlyUnder, this.ballot)) {
+      this.#effects.push({ kind: "answer", operation, outcome: { code: "NOT_LEADER" } });
+      return;
+    }
+    if (this.#operations.start(operation, op, epochMs)) return;
+    if (this.#inFlight < IN_FLIGHT_MAX) {
+      this.#closeBatch(this.#tickedMs);
+      if (this.#operations.start(operation, op, epochMs)) return;
+    }
+    this.#operations.refuseBusy(operation);
+  }
+
+  /** At the end of a turn: hands over what has gathered, asks for the confirmations that are wanted. */
+  flush(nowMs: number): void {
+    if (this.#isOver || this.#phase === "synchronising") return;
+    if (this.#operations.hasOpenBatch && this.#inFlight < IN_FLIGHT_MAX) this.#closeBatch(nowMs);
+    if (this.#operations.isRoundWanted && this.#confirmedRound === this.#round) this.#confirm(nowMs);
+    this.advance(nowMs);
+  }
+
+  scanned(snapshot: number, entries: readonly (HeldEntry & { key: string })[]): void {
+    this.#operations.scanned(snapshot, entries);
+  }
+
+  step(from: ReplicaId, body: Answer, nowMs: number): void {
+    if (!isSameBallot(body.ballot, this.ballot) || this.#isOver) return;
+    if (body.kind === "welcome") {
+      this.#welcome(from, nowMs);
+      return;
+    }
+    const progress = this.#progress.get(from);
+    if (progress === undefined) return;
+    progress.answered(nowMs);
+    switch (body.kind) {
+      case "appended":
+        // Newly level: what came after the state that it took over is still to be sent.
+        if (!progress.isLevel) progress.sent = body.seq;
+        progress.match = Math.max(progress.match, body.seq);
+        progress.sent = Math.max(progress.sent, progress.match);
+        progress.confirmedRound = Math.max(progress.confirmedRound, body.round);
+        progress.offers = 0;
+        this.#sendBatches(progress, nowMs);
+        break;
+      case "confirmed":
+        progress.confirmedRound = Math.max(progress.confirmedRound, body.round);
+        break;
+      case "behind":
+        if (isSameBallot(body.claim.accepted, this.ballot)) {
+          progress.match = Math.max(progress.match, body.claim.seq);
+          this.#resend(progress, body.claim.seq, nowMs);
+        } else {
+          progress.match = -1;
+          this.#offer(progress, nowMs);
+        }
+        break;
+      case "refused":
+        // Only its own ballot refused tells a leader that a greater one was promised.
+        this.stop();
+        return;
+    }
+    this.advance(nowMs);
+  }
+
+  /** After anything that may move the commit: durability here, answers from others. */
+  advance(nowMs: number): void {
+    if (this.#isOver) return;
+    const { claim } = this.#state.durable;
+    const own = isSameBallot(claim.accepted, this.ballot) ? claim.seq : -1;
+    const matchOf = (id: ReplicaId) =>
+      id === this.#state.replicaId ? own : (this.#progress.get(id)?.match ?? -1);
+    const reached = (config: Config) => reachedByMajority(config.members.map(matchOf));
+    let committed = reached(this.#state.config);
+    if (this.#configChange !== undefined && committed < this.#configChange.seq) {
+      committed = Math.min(reached(this.#configChange.before), this.#configChange.seq - 1);
+    }
+    const roundOf = (id: ReplicaId) =>
+      id === this.#state.replicaId ? this.#round : (this.#progress.get(id)?.confirmedRound ?? 0);
+    const confirmed = Math.min(
+      ...[this.#state.config, this.#configChange?.before]
+        .filter((config) => config !== undefined)
+        .map((config) => reachedByMajority(config.members.map(roundOf))),
+    );
+
+    if (committed > this.#committed) {
+      this.#committed = committed;
+      if (this.#phase === "synchronising" && committed >= 0) {
+        this.#phase = "serving";
+        this.#stepAtMs = nowMs + STEP_MS;
+        this.#effects.push({ kind: "leading", ballot: this.ballot });
+      }
+      if (this.#configChange !== undefined && committed >= this.#configChange.seq)
+        this.#configCommitted(nowMs);
+      this.#operations.committed(committed);
+    }
+    if (confirmed > this.#confirmedRound && this.#phase !== "synchronising") {
+      this.#confirmedRound = confirmed;
+      this.#operations.confirmed(confirmed);
+      if (this.#operations.isRoundWanted && this.#confirmedRound === this.#round) this.#confirm(nowMs);
+    }
+    if (this.#operations.hasOpenBatch && this.#inFlight < IN_FLIGHT_MAX && this.isServing)
+      this.#closeBatch(nowMs);
+    this.#watchHandOver(nowMs);
+    const isWaiting =
+      !this.#operations.isIdle || this.#committed < this.#state.seq || this.#phase === "synchronising";
+    if (!isWaiting) this.#outstandingSinceMs = undefined;
+    else this.#outstandingSinceMs ??= nowMs;
+  }
+
+  tick(nowMs: number): void {
+    if (this.#isOver) return;
+    const stoodStill = nowMs - this.#tickedMs > 400 + STEP_MS && this.#outstandingSinceMs !== undefined;
+    this.#tickedMs = nowMs;
+    // A leader that stood still itself has no right to blame the others.
+    if (stoodStill) this.#outstandingSinceMs = nowMs;
+    if (this.#lostMajority(nowMs)) {
+      this.stop();
+      return;
+    }
+    for (const progress of this.#progress.values()) this.#repeat(progress, nowMs);
+    if (this.#round > this.#confirmedRound && nowMs - this.#roundSentMs > 100) this.#confirm(nowMs);
+    if (this.#phase === "serving" && nowMs >= this.#stepAtMs) this.#reconfigure(nowMs);
+    this.advance(nowMs);
+  }
+
+  /** The ring's wish, or who lives, has changed. */
+  reconsider(nowMs: number): void {
+    this.#stepAtMs = Math.min(this.#stepAtMs, nowMs);
+  }
+
+  /** Gives the leadership to the most suitable level member; the operator's or the server's wish to go. */
+  handOverAway(nowMs: number): void {
+    if (this.#phase !== "serving" || this.#configChange !== undefined) return;
+    const members = this.#state.config.members.filter((id) => this.#progress.get(id)?.isLevel === true);
+    const wish = this.#ports.wish() ?? [];
+    const to =
+      wish.map((nodeId) => members.find((id) => nodeOf(id) === nodeId)).find((id) => id !== undefined) ??
+      members.find((id) => this.#ports.isLive(nodeOf(id)));
+    if (to !== undefined) this.#startHandOver(to, nowMs);
+  }
+
+  stop(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#operations.stop();
+    for (const progress of this.#progress.values()) {
+      progress.send(this.#effects, { kind: "stopped", ballot: this.ballot });
+    }
+    if (this.#phase !== "synchronising") this.#effects.push({ kind: "stoppedLeading" });
+    this.#effects.push({ kind: "standing" });
+  }
+
+  // --- appends -------------------------------------------------------------
+
+  get #inFlight(): number {
+    return this.#state.seq - Math.max(0, this.#committed);
+  }
+
+  #closeBatch(nowMs: number): void {
+    const seq = this.#state.seq + 1;
+    const before = this.#state.config;
+    const { changes, bytes } = this.#operations.close(seq);
+    if (changes.length === 0) return;
+    this.#state.append(seq, changes);
+    if (this.#state.config !== before) this.#configChange = { seq, before };
+    this.#window.push({ seq, changes, bytes });
+    if (this.#operations.isRoundWanted) this.#newRound(nowMs);
+    for (const progress of this.#progress.values()) this.#sendBatches(progress, nowMs);
+    this.#state.whenDurable(() => this.advance(this.#tickedMs));
+  }
+
+  /** Sends what a level replica has not been sent yet. */
+  #sendBatches(progress: Progress, nowMs: number): void {
+    if (!progress.isLevel || progress.sent >= this.#state.seq) return;
+    if (!this.#window.reaches(progress.sent + 1)) {
+      progress.match = -1;
+      this.#offer(progress, nowMs);
+      return;
+    }
+    const room = IN_FLIGHT_MAX * 2 - (progress.sent - progress.match);
+    for (const { seq, changes } of this.#window.from(progress.sent + 1, Math.max(0, room))) {
+      if (progress.sent === progress.match) progress.askedMs = nowMs;
+      progress.sent = seq;
+      progress.send(this.#effects, {
+        kind: "append",
+        ballot: this.ballot,
+        seq,
+        changes: [...changes],
+        committed: this.#committed,
+        round: this.#round,
+      });
+    }
+  }
+
+  #resend(progress: Progress, after: number, nowMs: number): void {
+    if (!this.#window.reaches(after + 1) && after < this.#state.seq) {
+      progress.match = -1;
+      this.#offer(progress, nowMs);
+      return;
+    }
+    progress.sent = after;
+    progress.askedMs = nowMs;
+    for (const { seq, changes } of this.#window.from(after + 1, RESEND_BATCHES)) {
+      progress.sent = seq;
+      progress.send(this.#effects, {
+        kind: "append",
+        ballot: this.ballot,
+        seq,
+        changes: [...changes],
+        committed: this.#committed,
+        round: this.#round,
+      });
+    }
+  }
+
+  #offer(progress: Progress, nowMs: number): void {
+    progress.askedMs = nowMs;
+    progress.offers++;
+    const body: Body = {
+      kind: "offer",
+      ballot: this.ballot,
+      seq: this.#state.seq,
+      root: digestToBytes(this.#state.root),
+    };
+    progress.sent = this.#state.seq;
+    progress.send(this.#effects, body);
+  }
+
+  /** What was lost on the way is sent again; to a dead one rarely. */
+  #repeat(progress: Progress, nowMs: number): void {
+    const isLive = this.#ports.isLive(nodeOf(progress.replicaId));
+    const afterMs = isLive ? progress.resendAfterMs : 1000;
+    if (nowMs - Math.max(progress.askedMs, progress.answeredMs) < afterMs) return;
+    if (!progress.isLevel) this.#offer(progress, nowMs);
+    else if (progress.match < this.#state.seq) this.#resend(progress, progress.match, nowMs);
+  }
+
+  // --- confirmation ----------------------------------------------------------
+
+  #newRound(nowMs: number): void {
+    this.#round = this.#operations.takeRound();
+    this.#roundSentMs = nowMs;
+  }
+
+  #confirm(nowMs: number): void {
+    if (this.#operations.isRoundWanted) this.#newRound(nowMs);
+    this.#roundSentMs = nowMs;
+    const body: Body = { kind: "confirm", ballot: this.ballot, round: this.#round };
+    for (const progress of this.#progress.values()) {
+      if (!progress.isLearner) progress.send(this.#effects, body);
+    }
+  }
+
+  #lostMajority(nowMs: number): boolean {
+    if (this.#outstandingSinceMs === undefined) return false;
+    const lastAnswer = (config: Config) =>
+      reachedByMajority(
+        config.members.map((id) =>
+          id === this.#state.replicaId
+            ? nowMs
+            : (this.#progress.get(id)?.answeredMs ?? Number.NEGATIVE_INFINITY),
+        ),
+      );
+    const answeredMs = lastAnswer(this.#state.config);
+    const silentMs = nowMs - Math.max(this.#outstandingSinceMs, answeredMs);
+    // A base state may have to be moved first; serving, silence is silence.
+    const factor = this.#phase === "synchronising" ? 4 : 1;
+    return silentMs > this.#settings.leaderTimeoutMs * factor;
+  }
+
+  // --- members -----------------------------------------------------------------
+
+  #reconfigure(nowMs: number): void {
+    this.#stepAtMs = Number.POSITIVE_INFINITY;
+    if (this.#configChange !== undefined) return;
+    const wish = this.#ports.wish();
+    if (wish === undefined || wish.length === 0) {
+      this.#stepAtMs = nowMs + 4 * STEP_MS;
+      return;
+    }
+    this.#dropLearners(wish, nowMs);
+    const { members } = this.#state.config;
+    const level = [...this.#progress.values()]
+      .filter(
+        (p) =>
+          p.isLevel && this.#state.seq - p.match <= IN_FLIGHT_MAX && this.#ports.isLive(nodeOf(p.replicaId)),
+      )
+      .map((p) => p.replicaId);
+    const step = nextStep({
+      self: this.#state.replicaId,
+      members,
+      level: [this.#state.replicaId, ...level],
+      learning: [
+        ...this.#invited.keys(),
+        ...[...this.#progress.values()].filter((p) => p.isLearner).map((p) => nodeOf(p.replicaId)),
+      ],
+      wish,
+      replicationFactor: this.#settings.replicationFactor,
+      isLost: (nodeId) => {
+        const since = this.#ports.deadSince(nodeId);
+        return since !== undefined && nowMs - since >= this.#settings.replaceAfterMs;
+      },
+    });
+    const isSettled =
+      wish.every((nodeId) => members.some((id) => nodeOf(id) === nodeId)) &&
+      members.every((id) => wish.includes(nodeOf(id)));
+    if (step === undefined) {
+      // Away members may come back or be given up: look again, but seldom.
+      if (!isSettled) this.#stepAtMs = nowMs + 1000;
+      return;
+    }
+    this.#stepAtMs = nowMs + STEP_MS;
+    switch (step.kind) {
+      case "learn":
+        if (!this.#ports.mayStep("learn")) return;
+        this.#invited.set(step.nodeId, nowMs);
+        this.#effects.push({
+          kind: "invite",
+          nodeId: step.nodeId,
+          body: { kind: "invite", ballot: this.ballot },
+        });
+        return;
+      case "add":
+        this.#changeConfig([...members, step.replicaId], nowMs);
+        return;
+      case "remove":
+        this.#changeConfig(
+          members.filter((id) => id !== step.replicaId),
+          nowMs,
+        );
+        return;
+      case "handOver":
+        if (nowMs < this.#handOverUntilMs || !this.#ports.mayStep("handOver")) {
+          this.#stepAtMs = nowMs + 5 * STEP_MS;
+          return;
+        }
+        this.#startHandOver(step.replicaId, nowMs);
+    }
+  }
+
+  #changeConfig(members: readonly ReplicaId[], nowMs: number): void {
+    // The change is a batch of its own kind: nothing else may share its fate unseen.
+    if (this.#operations.hasOpenBatch) {
+      if (this.#inFlight >= IN_FLIGHT_MAX) return;
+      this.#closeBatch(nowMs);
+    }
+    for (const replicaId of members) {
+      const progress = this.#progress.get(replicaId);
+      if (progress !== undefined) progress.isLearner = false;
+    }
+    this.#operations.add({ kind: "put", key: CONFIG_KEY, value: encodeConfig({ members: [...members] }) });
+    this.#closeBatch(nowMs);
+  }
+
+  #configCommitted(nowMs: number): void {
+    const { before } = this.#configChange!;
+    this.#configChange = undefined;
+    for (const replicaId of before.members) {
+      if (this.#state.config.members.includes(replicaId)) continue;
+      const progress = this.#progress.get(replicaId);
+      progress?.send(this.#effects, { kind: "forget", ballot: this.ballot, epoch: this.#state.epoch });
+      this.#progress.delete(replicaId);
+    }
+    this.#stepAtMs = Math.min(this.#stepAtMs, nowMs);
+    this.#effects.push({ kind: "standing" });
+  }
+
+  #welcome(from: ReplicaId, nowMs: number): void {
+    if (!this.#invited.delete(nodeOf(from)) || this.#progress.has(from)) return;
+    const progress = new Progress(from, true, nowMs);
+    this.#progress.set(from, progress);
+    this.#offer(progress, nowMs);
+    this.#stepAtMs = Math.min(this.#stepAtMs, nowMs + STEP_MS);
+  }
+
+  #dropLearners(wish: readonly string[], nowMs: number): void {
+    for (const [nodeId, invitedMs] of this.#invited) {
+      if (nowMs - invitedMs > 1000) this.#invited.delete(nodeId);
+    }
+    for (const [replicaId, progress] of this.#progress) {
+      if (!progress.isLearner) continue;
+      const nodeId = nodeOf(replicaId);
+      const isGone = !this.#ports.isLive(nodeId) && nowMs - progress.answeredMs > LEARNER_GIVEN_UP_MS;
+      if (!wish.includes(nodeId) || isGone) {
+        progress.send(this.#effects, { kind: "forget", ballot: this.ballot, epoch: this.#state.epoch });
+        this.#progress.delete(replicaId);
+      }
+    }
+  }
+
+  // --- hand-over -------------------------------------------------------------------
+
+  #startHandOver(to: ReplicaId, nowMs: number): void {
+    if (this.#operations.hasOpenBatch && this.#inFlight < IN_FLIGHT_MAX) this.#closeBatch(nowMs);
+    this.#phase = "handingOver";
+    this.#handOver = { to, sentMs: undefined };
+    this.#handOverUntilMs = nowMs + HAND_OVER_MS;
+    this.#effects.push({ kind: "stoppedLeading" });
+    this.#watchHandOver(nowMs);
+  }
+
+  #watchHandOver(nowMs: number): void {
+    const handOver = this.#handOver;
+    if (handOver === undefined || this.#isOver) return;
+    const progress = this.#progress.get(handOver.to);
+    const isLevel = progress !== undefined && progress.match === this.#state.seq;
+    const isDone = this.#committed === this.#state.seq && !this.#operations.hasOpenBatch;
+    if (isLevel && isDone && handOver.sentMs === undefined) {
+      handOver.sentMs = nowMs;
+      progress.send(this.#effects, { kind: "lead", ballot: this.ballot, seq: this.#state.seq });
+    }
+    if (nowMs >= this.#handOverUntilMs) {
+      // No new ballot came: this one goes on, and does not try again at once.
+      this.#handOver = undefined;
+      this.#phase = "serving";
+      this.#handOverUntilMs = nowMs + 10 * HAND_OVER_MS;
+      this.#effects.push({ kind: "leading", ballot: this.ballot });
+    }
+  }
+}

@@ -1,0 +1,342 @@
+/**
+ * Operations at a serving leader: decided in order of arrival against the newest
+ * state, answered when what they saw or did is committed and, for answers about
+ * state, a majority has confirmed the leadership in a round sent after they came.
+ */
+import type { ReplicaEffect } from "./effect.ts";
+import { failedCondition, OpenBatch } from "./open-batch.ts";
+import type { Ballot, Change, Entry, Key, Operation, Outcome } from "./register.ts";
+import { type HeldEntry, OUTCOME_PREFIX, RESERVED, type ReplicaState } from "./replica-state.ts";
+
+/** How long the outcome of a request with an id is kept. */
+export const OUTCOME_KEPT_MS = 10 * 60_000;
+const WAITING_MAX = 8192;
+const BUSY_MS = 25;
+/** Greater than every reserved key. */
+const RESERVED_END = `${RESERVED}\xff`;
+
+interface Waiting {
+  readonly operation: number;
+  readonly outcome: Outcome;
+  /** Answered when this batch is committed … */
+  readonly seq: number;
+  /** … and this round of confirmation is through; 0: needs none. */
+  readonly round: number;
+}
+
+interface Scan {
+  readonly operation: number;
+  readonly prefix: Key;
+  readonly limit: number;
+  readonly overlay: ReadonlyMap<Key, Change>;
+  readonly seq: number;
+  readonly round: number;
+  readonly epochMs: number;
+}
+
+type Batch = Extract<Operation, { kind: "batch" }>;
+
+export class Operations {
+  readonly #state: ReplicaState;
+  readonly #ballot: Ballot;
+  readonly #effects: ReplicaEffect[];
+  readonly #nextSnapshot: () => number;
+  #open = new OpenBatch();
+  // Keys of batches that are not committed, with the batch that touched them last.
+  readonly #pending = new Map<Key, number>();
+  #writes: Waiting[] = [];
+  #reads: Waiting[] = [];
+  readonly #scans = new Map<number, Scan>();
+  #committed = 0;
+  #confirmedRound = 0;
+  /** The round that answers about state have to wait for when they come now. */
+  #round = 1;
+  #isRoundWanted = false;
+
+  constructor(options: {
+    state: ReplicaState;
+    ballot: Ballot;
+    effects: ReplicaEffect[];
+    nextSnapshot: () => number;
+  }) {
+    this.#state = options.state;
+    this.#ballot = options.ballot;
+    this.#effects = options.effects;
+    this.#nextSnapshot = options.nextSnapshot;
+  }
+
+  get isIdle(): boolean {
+    return this.#writes.length + this.#reads.length + this.#scans.size === 0 && this.#open.isEmpty;
+  }
+
+  get hasOpenBatch(): boolean {
+    return !this.#open.isEmpty;
+  }
+
+  /** Whether somebody waits for a round that was not sent. */
+  get isRoundWanted(): boolean {
+    return this.#isRoundWanted;
+  }
+
+  /** The number of the round that is to be sent now; later arrivals wait for the next one. */
+  takeRound(): number {
+    this.#isRoundWanted = false;
+    return this.#round++;
+  }
+
+  /** @returns false when the operation was refused as BUSY because the open batch is full: close it and come again. */
+  start(operation: number, op: Operation, epochMs: number): boolean {
+    if (this.#writes.length + this.#reads.length + this.#scans.size >= WAITING_MAX) {
+      this.#refuse(operation);
+      return true;
+    }
+    switch (op.kind) {
+      case "get":
+        return this.#get(operation, op.keys, epochMs);
+      case "scan":
+        this.#scan(operation, op, epochMs);
+        return true;
+      case "batch":
+        return this.#batch(operation, op, epochMs);
+    }
+  }
+
+  refuseBusy(operation: number): void {
+    this.#refuse(operation);
+  }
+
+  /** A change of the leader's own, in the open batch; false when it does not fit. */
+  add(change: Change): boolean {
+    if (!this.#open.fits([change])) return false;
+    this.#open.add([change]);
+    return true;
+  }
+
+  /** Takes the open batch, to be handed to the store as batch `seq`. */
+  close(seq: number): { changes: readonly Change[]; bytes: number } {
+    const { changes, bytes } = this.#open;
+    this.#open = new OpenBatch();
+    for (const change of changes) this.#pending.set(change.key, seq);
+    return { changes, bytes };
+  }
+
+  committed(seq: number): void {
+    if (seq <= this.#committed) return;
+    this.#committed = seq;
+    for (const [key, pendingSeq] of this.#pending) if (pendingSeq <= seq) this.#pending.delete(key);
+    this.#settle();
+  }
+
+  confirmed(round: number): void {
+    if (round <= this.#confirmedRound) return;
+    this.#confirmedRound = round;
+    this.#settle();
+  }
+
+  scanned(snapshot: number, found: readonly (HeldEntry & { key: Key })[]): void {
+    const scan = this.#scans.get(snapshot);
+    if (scan === undefined) return;
+    this.#scans.delete(snapshot);
+    this.#effects.push({ kind: "release", snapshot });
+    const asked = scan.limit + 1 + scan.overlay.size;
+    const isWhole = found.length < asked;
+    const last = found.at(-1)?.key;
+    const merged = new Map<Key, Entry>();
+    for (const entry of found) merged.set(entry.key, entry);
+    for (const [key, change] of scan.overlay) {
+      // What lies past the part that was read belongs to the next page.
+      if (!isWhole && last !== undefined && key > last) continue;
+      if (change.kind === "delete") merged.delete(key);
+      else {
+        const version = this.#versionAt(scan.seq);
+        merged.set(key, { key, version, value: change.value, expiresAtMs: change.expiresAtMs });
+      }
+    }
+    const all = [...merged.values()].sort((a, b) => (a.key < b.key ? -1 : 1));
+    const expired = all.filter((entry) => isExpired(entry, scan.epochMs));
+    const entries = all.filter((entry) => !isExpired(entry, scan.epochMs));
+    const deletes = expired
+      .filter(({ key, version }) => this.#read(key)?.version === version)
+      .map(({ key }): Change => ({ kind: "delete", key }));
+    // Absence may be told only once it is committed.
+    if (deletes.length > 0 && !this.#open.fits(deletes)) return this.#refuse(scan.operation);
+    this.#open.add(deletes);
+    const seq = deletes.length > 0 ? this.#openSeq : scan.seq;
+    this.#reads.push({
+      operation: scan.operation,
+      outcome: {
+        kind: "scanned",
+        entries: entries.slice(0, scan.limit),
+        more: entries.length > scan.limit || !isWhole,
+      },
+      seq,
+      round: scan.round,
+    });
+    this.#settle();
+  }
+
+  /** Leadership is over. What reached the store may have happened; nothing else has. */
+  stop(): void {
+    const handed = this.#state.seq;
+    for (const { operation, seq } of this.#writes) {
+      const code = seq <= handed ? "OUTCOME_UNKNOWN" : "NOT_LEADER";
+      this.#effects.push({ kind: "answer", operation, outcome: { code } });
+    }
+    for (const { operation } of this.#reads) {
+      this.#effects.push({ kind: "answer", operation, outcome: { code: "NOT_LEADER" } });
+    }
+    for (const [snapshot, { operation }] of this.#scans) {
+      this.#effects.push({ kind: "release", snapshot });
+      this.#effects.push({ kind: "answer", operation, outcome: { code: "NOT_LEADER" } });
+    }
+    this.#writes = [];
+    this.#reads = [];
+    this.#scans.clear();
+  }
+
+  #get(operation: number, keys: readonly Key[], epochMs: number): boolean {
+    const found = keys.map((key) => ({ key, entry: this.#read(key) }));
+    const expired = found.filter(({ entry }) => entry !== undefined && isExpired(entry, epochMs));
+    const deletes = expired.map(({ key }): Change => ({ kind: "delete", key }));
+    if (deletes.length > 0 && !this.#open.fits(deletes)) return false;
+    this.#open.add(deletes);
+    const seq = Math.max(...keys.map((key) => this.#seqOf(key)));
+    this.#wait(operation, seq, {
+      kind: "entries",
+      entries: found.map(({ key, entry }) =>
+        entry === undefined || isExpired(entry, epochMs) ? undefined : { key, ...entry },
+      ),
+    });
+    return true;
+  }
+
+  #scan(operation: number, op: Extract<Operation, { kind: "scan" }>, epochMs: number): void {
+    const after = op.after === undefined || op.after < RESERVED_END ? RESERVED_END : op.after;
+    const overlay = new Map<Key, Change>();
+    for (const change of this.#open.changes) {
+      if (change.key.startsWith(op.prefix) && change.key > after) overlay.set(change.key, change);
+    }
+    const snapshot = this.#nextSnapshot();
+    this.#scans.set(snapshot, {
+      operation,
+      prefix: op.prefix,
+      limit: op.limit,
+      overlay,
+      seq: overlay.size > 0 ? this.#openSeq : this.#pendingSeq,
+      round: this.#wantRound(),
+      epochMs,
+    });
+    this.#effects.push({ kind: "snapshot", snapshot });
+    this.#effects.push({
+      kind: "scan",
+      snapshot,
+      prefix: op.prefix,
+      after,
+      limit: op.limit + 1 + overlay.size,
+    });
+  }
+
+  #batch(operation: number, op: Batch, epochMs: number): boolean {
+    const recordKey = op.requestId === undefined ? undefined : OUTCOME_PREFIX + op.requestId;
+    if (recordKey !== undefined) {
+      const record = this.#read(recordKey);
+      if (record !== undefined && !isExpired(record, epochMs)) {
+        // A repeat gets the first outcome, once that is committed.
+        this.#wait(operation, this.#seqOf(recordKey), decodeOutcome(record.value));
+        return true;
+      }
+    }
+    const live = (key: Key) => {
+      const entry = this.#read(key);
+      return entry !== undefined && isExpired(entry, epochMs) ? undefined : entry;
+    };
+    const failed = failedCondition(op.conditions, live);
+    const seq = this.#openSeq;
+    const outcome: Outcome =
+      failed === undefined
+        ? { kind: "written", version: this.#versionAt(seq) }
+        : { kind: "conflict", failed };
+    const changes = failed === undefined ? [...op.changes] : [];
+    if (recordKey !== undefined) {
+      changes.push({
+        kind: "put",
+        key: recordKey,
+        value: encodeOutcome(outcome),
+        expiresAtMs: epochMs + OUTCOME_KEPT_MS,
+      });
+    }
+    if (changes.length === 0) {
+      const seen = op.conditions.map(({ key }) => this.#seqOf(key));
+      this.#wait(operation, Math.max(this.#committed, ...seen), outcome);
+      return true;
+    }
+    if (!this.#open.fits(changes)) return false;
+    this.#open.add(changes);
+    // A failed condition is an answer about state, even when its outcome is recorded.
+    this.#writes.push({ operation, outcome, seq, round: failed === undefined ? 0 : this.#wantRound() });
+    return true;
+  }
+
+  #wait(operation: number, seq: number, outcome: Outcome): void {
+    this.#reads.push({ operation, outcome, seq, round: this.#wantRound() });
+  }
+
+  #wantRound(): number {
+    this.#isRoundWanted = true;
+    return this.#round;
+  }
+
+  #settle(): void {
+    const isReady = ({ seq, round }: Waiting) => seq <= this.#committed && round <= this.#confirmedRound;
+    let answered = 0;
+    while (answered < this.#writes.length && isReady(this.#writes[answered]!)) {
+      this.#answer(this.#writes[answered++]!);
+    }
+    if (answered > 0) this.#writes = this.#writes.slice(answered);
+    if (this.#reads.some(isReady)) {
+      for (const waiting of this.#reads) if (isReady(waiting)) this.#answer(waiting);
+      this.#reads = this.#reads.filter((waiting) => !isReady(waiting));
+    }
+  }
+
+  #answer({ operation, outcome }: Waiting): void {
+    this.#effects.push({ kind: "answer", operation, outcome });
+  }
+
+  #refuse(operation: number): void {
+    this.#effects.push({ kind: "answer", operation, outcome: { code: "BUSY", retryAfterMs: BUSY_MS } });
+  }
+
+  #read(key: Key): HeldEntry | undefined {
+    return this.#open.read(key, this.#ballot, this.#openSeq, this.#state.get(key));
+  }
+
+  get #openSeq(): number {
+    return this.#state.seq + 1;
+  }
+
+  /** Greatest batch that was handed over and is not committed. */
+  get #pendingSeq(): number {
+    return this.#pending.size === 0 ? this.#committed : this.#state.seq;
+  }
+
+  #seqOf(key: Key): number {
+    return this.#open.touches(key) ? this.#openSeq : (this.#pending.get(key) ?? this.#committed);
+  }
+
+  #versionAt(seq: number): string {
+    return `${this.#ballot.round}.${this.#ballot.replicaId}.${seq}`;
+  }
+}
+
+function isExpired(entry: { readonly expiresAtMs?: number | undefined }, epochMs: number): boolean {
+  return entry.expiresAtMs !== undefined && entry.expiresAtMs <= epochMs;
+}
+
+function encodeOutcome(outcome: Outcome): Uint8Array {
+  return Buffer.from(JSON.stringify(outcome));
+}
+
+function decodeOutcome(value: Uint8Array): Outcome {
+  return JSON.parse(Buffer.from(value).toString("utf8")) as Outcome;
+}

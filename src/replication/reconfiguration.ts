@@ -1,0 +1,64 @@
+/**
+ * Which single step brings a group nearer to the members that the ring wishes.
+ *
+ * One member at a time, so that majorities of consecutive configs overlap (Raft's
+ * rule, Ongaro 2014, 4.1). A newcomer is level before it counts. A dead member
+ * goes before its substitute comes (adding first would need one more live member
+ * to agree), a live one goes last. A group never shrinks by itself.
+ */
+import { nodeOf, type ReplicaId } from "./ballot.ts";
+
+export type Step =
+  /** Bring a replica on this node level, counted nowhere. */
+  | { readonly kind: "learn"; readonly nodeId: string }
+  | { readonly kind: "add"; readonly replicaId: ReplicaId }
+  | { readonly kind: "remove"; readonly replicaId: ReplicaId }
+  /** The leader is the one to go, or another is preferred: it must lead first. */
+  | { readonly kind: "handOver"; readonly replicaId: ReplicaId };
+
+export function nextStep(group: {
+  readonly self: ReplicaId;
+  readonly members: readonly ReplicaId[];
+  /** Level with the leader, members and learners. */
+  readonly level: readonly ReplicaId[];
+  /** Being brought level. */
+  readonly learning: readonly string[];
+  /** In ring order: the first is the preferred leader. */
+  readonly wish: readonly string[];
+  readonly replicationFactor: number;
+  /** Away for so long that a member is to be replaced. */
+  isLost(nodeId: string): boolean;
+}): Step | undefined {
+  const { members, level, wish, self } = group;
+  const memberNodes = members.map(nodeOf);
+  const missing = wish.filter((nodeId) => !memberNodes.includes(nodeId));
+  const unwished = members.filter((member) => !wish.includes(nodeOf(member)));
+  const lost = unwished.filter((member) => group.isLost(nodeOf(member)));
+  const substitutes = level.filter((id) => missing.includes(nodeOf(id)));
+  const room = group.replicationFactor - members.length;
+
+  if (missing.length > 0) {
+    const substitute = substitutes[0];
+    if (substitute === undefined) {
+      // A member that is away for a short time will be back: it keeps its place.
+      const isNeeded = room > 0 || lost.length > 0 || unwished.some((m) => !isAway(m, group));
+      const nodeId = missing.find((id) => !group.learning.includes(id));
+      return isNeeded && nodeId !== undefined ? { kind: "learn", nodeId } : undefined;
+    }
+    if (room > 0) return { kind: "add", replicaId: substitute };
+    if (lost.length > 0) return { kind: "remove", replicaId: lost[0]! };
+    // One above the factor for the time of the exchange.
+    if (room === 0 && unwished.some((m) => !isAway(m, group))) return { kind: "add", replicaId: substitute };
+  }
+  if (members.length > group.replicationFactor) {
+    const leaving = unwished.find((member) => member !== self) ?? unwished[0];
+    if (leaving !== undefined && leaving !== self) return { kind: "remove", replicaId: leaving };
+  }
+  const preferred = level.find((id) => nodeOf(id) === wish[0] && members.includes(id));
+  if (preferred !== undefined && preferred !== self) return { kind: "handOver", replicaId: preferred };
+  return undefined;
+}
+
+function isAway(member: ReplicaId, group: { readonly level: readonly ReplicaId[] }): boolean {
+  return !group.level.includes(member);
+}

@@ -1,0 +1,626 @@
+/**
+ * One replica of a partition: follows, stands, leads. The structure is Zab's
+ * (Junqueira 2011: discovery, synchronisation, broadcast) with the partition's
+ * entries in place of a log; one leader a ballot, members changed one at a time.
+ *
+ * Pure and synchronous: messages, ticks, operations, and what the store says go
+ * in; effects come out, to be performed in order. Safety rests on what is
+ * persisted and promised alone, never on clocks or on who is thought to live.
+ */
+import { digestToBytes, EntryDigester, isSameDigest } from "./anti-entropy.ts";
+import { type Claim, compareBallots, compareClaims, isSameBallot, nodeOf, type ReplicaId } from "./ballot.ts";
+import { Candidate, type CandidateStep } from "./candidate.ts";
+import type { ReplicaEffect } from "./effect.ts";
+import { Leader } from "./leader.ts";
+import type { Body, Config } from "./message.ts";
+import type { Ballot, Operation } from "./register.ts";
+import type { ReplicaPorts, ReplicaSettings } from "./replica-port.ts";
+import { type EntryStore, type HeldEntry, type ReplicaMeta, ReplicaState } from "./replica-state.ts";
+import { TransferSource, TransferTarget } from "./transfer.ts";
+
+const RANK_MS = 100;
+const PATIENCE_MAX = 20;
+/** Who has just opened does not know yet who leads. */
+const OPENED_MS = 1_000;
+const SOURCES_MAX = 8;
+const HEARD_AGAIN_MS = 250;
+
+export class Replica {
+  readonly state: ReplicaState;
+  readonly #ports: ReplicaPorts;
+  readonly #settings: ReplicaSettings;
+  readonly #effects: ReplicaEffect[] = [];
+  readonly #incarnation: number;
+  #leader: Leader | undefined;
+  #candidate: Candidate | undefined;
+  #target: TransferTarget | undefined;
+  /** Members that promised the state which the candidate pulls. */
+  #pullSources: ReplicaId[] = [];
+  readonly #sources = new Map<string, TransferSource>();
+  #nextNumber = 1;
+  #generation: number;
+  /** When this member tries to lead, unless it hears a leader before. */
+  #tryAtMs: number | undefined;
+  #patience = 1;
+  /** Ballots below this round were seen by somebody: the next one is greater. */
+  #roundSeen = 0;
+  /** Who was last known to lead; a hint. */
+  #leaderSeen: ReplicaId | undefined;
+  /** Why this replica takes no part: its memory is in doubt, or its disk refuses. */
+  #quarantine: string | undefined;
+
+  constructor(options: {
+    meta: ReplicaMeta;
+    store: EntryStore;
+    digestKey: Uint8Array;
+    ports: ReplicaPorts;
+    settings: ReplicaSettings;
+    incarnation: number;
+    nowMs: number;
+  }) {
+    this.#ports = options.ports;
+    this.#settings = options.settings;
+    this.#incarnation = options.incarnation;
+    this.state = new ReplicaState({
+      meta: options.meta,
+      store: options.store,
+      digester: new EntryDigester(options.digestKey),
+      effects: this.#effects,
+    });
+    this.#generation = options.meta.generation + 1 + Math.floor(options.ports.random() * 1_000_000);
+    this.#roundSeen = options.meta.promised.round;
+    if (this.state.isMember) this.#tryAtMs = options.nowMs + OPENED_MS + options.ports.random() * RANK_MS;
+  }
+
+  get id(): ReplicaId {
+    return this.state.replicaId;
+  }
+
+  /** The ballot under which operations are served now. */
+  get servingBallot(): Ballot | undefined {
+    return this.#leader?.takesOperations === true ? this.#leader.ballot : undefined;
+  }
+
+  /** The ballot that this replica leads or stands for. */
+  get standingBallot(): Ballot | undefined {
+    if (this.#leader !== undefined && !this.#leader.isOver) return this.#leader.ballot;
+    return this.#candidate?.isStanding === true ? this.#candidate.ballot : undefined;
+  }
+
+  /** As far as this replica knows; undefined: nobody, or itself while it does not serve. */
+  get leaderHint(): ReplicaId | undefined {
+    if (this.servingBallot !== undefined) return this.id;
+    return this.#leaderSeen === this.id ? undefined : this.#leaderSeen;
+  }
+
+  get config(): Config {
+    return this.#leader?.isServing === true ? this.#leader.committedConfig : this.state.config;
+  }
+
+  get quarantine(): string | undefined {
+    return this.#quarantine;
+  }
+
+  /** When `tick` wants to be called; Infinity when nothing is waited for. */
+  get nextTickMs(): number {
+    if (this.#quarantine !== undefined) return Number.POSITIVE_INFINITY;
+    let next = Math.min(
+      this.#tryAtMs ?? Number.POSITIVE_INFINITY,
+      this.#leader?.nextTickMs ?? Number.POSITIVE_INFINITY,
+      this.#candidate?.nextTickMs ?? Number.POSITIVE_INFINITY,
+      this.#target?.nextTickMs ?? Number.POSITIVE_INFINITY,
+    );
+    if (this.#sources.size > 0) next = Math.min(next, this.#lastNowMs + 1000);
+    return next;
+  }
+
+  #lastNowMs = 0;
+
+  /** Takes the effects that have gathered; to be performed in order. */
+  take(): ReplicaEffect[] {
+    return this.#effects.splice(0);
+  }
+
+  /**
+   * The first server's replica of a new cluster: alone in its config, level at
+   * `((1, itself), 0)`; never at "none", which empty replicas claim.
+   */
+  found(): void {
+    this.state.found({ round: 1, replicaId: this.id }, { members: [this.id] });
+    this.#roundSeen = 1;
+    this.#tryAtMs = 0;
+  }
+
+  tick(nowMs: number): void {
+    this.#lastNowMs = nowMs;
+    if (this.#quarantine !== undefined) return;
+    for (const [transfer, source] of this.#sources) if (source.isIdle(nowMs)) this.#endSource(transfer);
+    if (this.#target !== undefined) {
+      this.#target.tick(nowMs);
+      this.#afterTransfer(nowMs);
+    }
+    if (this.#leader !== undefined) {
+      this.#leader.tick(nowMs);
+      this.#dropLeaderIfOver(nowMs);
+    }
+    if (this.#candidate !== undefined) this.#follow(this.#candidate.tick(nowMs), nowMs);
+    this.#considerStanding(nowMs);
+  }
+
+  /** At the end of each turn of the event loop in which something was handed in. */
+  flush(nowMs: number): void {
+    this.#leader?.flush(nowMs);
+    this.#dropLeaderIfOver(nowMs);
+  }
+
+  /** Answered by an effect with the same number; NOT_LEADER at once when this replica does not serve. */
+  operate(operation: number, op: Operation, epochMs: number): void {
+    if (this.#leader?.takesOperations === true && this.#quarantine === undefined) {
+      this.#leader.operate(operation, op, epochMs);
+    } else {
+      this.#effects.push({ kind: "answer", operation, outcome: { code: "NOT_LEADER" } });
+    }
+  }
+
+  /** Everything handed to the store up to `token` is durable. */
+  persisted(token: number, nowMs: number): void {
+    this.#lastNowMs = nowMs;
+    this.state.persisted(token);
+    if (this.#candidate?.isStanding === true && !this.#candidate.isPulling) {
+      this.#follow(this.#candidate.reconsider(nowMs), nowMs);
+    }
+    this.#leader?.advance(nowMs);
+    this.#dropLeaderIfOver(nowMs);
+  }
+
+  /** Answer to a scan effect. */
+  scanned(snapshot: number, entries: readonly (HeldEntry & { key: string })[], nowMs: number): void {
+    const target = this.#target;
+    if (target?.snapshot === snapshot) {
+      target.scanned(entries, nowMs);
+      this.#afterTransfer(nowMs);
+      return;
+    }
+    for (const source of this.#sources.values()) {
+      if (source.snapshot === snapshot) return source.scanned(entries, nowMs);
+    }
+    this.#leader?.scanned(snapshot, entries);
+  }
+
+  /** The memory here can't be trusted or written any more: no vote, no answer, until an operator or a new memory mends it. */
+  setAside(reason: string): void {
+    if (this.#quarantine !== undefined) return;
+    this.#quarantine = reason;
+    this.#leader?.stop();
+    this.#leader = undefined;
+    this.#candidate = undefined;
+    for (const transfer of [...this.#sources.keys()]) this.#endSource(transfer);
+  }
+
+  /** The node that proposed what is promised here has died, gives up, or is another start of itself. */
+  leaderLost(nowMs: number): void {
+    this.#considerStanding(nowMs);
+  }
+
+  /** The ring's wish, or who lives, may have changed. */
+  ringChanged(nowMs: number): void {
+    this.#leader?.reconsider(nowMs);
+  }
+
+  /** Gives leadership away, if it is held and somebody is level. */
+  handOver(nowMs: number): void {
+    this.#leader?.handOverAway(nowMs);
+  }
+
+  step(from: ReplicaId, body: Body, nowMs: number): void {
+    this.#lastNowMs = nowMs;
+    if (this.#quarantine !== undefined) return;
+    if ("ballot" in body) this.#roundSeen = Math.max(this.#roundSeen, body.ballot.round);
+    switch (body.kind) {
+      case "canvass":
+        return this.#canvassed(from, body.ballot);
+      case "would":
+        this.#roundSeen = Math.max(this.#roundSeen, body.promised.round);
+        if (this.#candidate !== undefined && isSameBallot(body.ballot, this.#candidate.ballot)) {
+          this.#follow(this.#candidate.would(from, body.yes, nowMs), nowMs);
+        }
+        return;
+      case "prepare":
+        return this.#prepared(from, body.ballot, body.handOver, nowMs);
+      case "promise":
+        if (this.#candidate !== undefined && isSameBallot(body.ballot, this.#candidate.ballot)) {
+          this.#follow(
+            this.#candidate.promise(from, { claim: body.claim, config: body.config }, nowMs),
+            nowMs,
+          );
+        }
+        return;
+      case "stopped":
+        if (this.#leaderSeen === body.ballot.replicaId) this.#leaderSeen = undefined;
+        return this.#considerStanding(nowMs);
+      case "lead":
+        return this.#askedToLead(body.ballot, body.seq, nowMs);
+      case "append":
+        return this.#append(from, body);
+      case "offer":
+        return this.#offered(from, body, nowMs);
+      case "confirm":
+        if (isSameBallot(body.ballot, this.state.promised)) {
+          this.#heardLeader(body.ballot);
+          this.#send(from, { kind: "confirmed", ballot: body.ballot, round: body.round });
+        } else {
+          this.#refuse(from, body.ballot);
+        }
+        return;
+      case "refused":
+        this.#roundSeen = Math.max(this.#roundSeen, body.promised.round);
+        if (this.#candidate !== undefined && isSameBallot(body.ballot, this.#candidate.ballot)) {
+          if (this.#candidate.isStanding) this.#giveUp(nowMs);
+          return;
+        }
+        this.#leader?.step(from, body, nowMs);
+        return this.#dropLeaderIfOver(nowMs);
+      case "appended":
+      case "behind":
+      case "confirmed":
+      case "welcome":
+        this.#leader?.step(from, body, nowMs);
+        return this.#dropLeaderIfOver(nowMs);
+      case "invite":
+        this.#send(from, { kind: "welcome", ballot: body.ballot });
+        return;
+      case "pull":
+        return this.#pulled(from, body, nowMs);
+      case "more":
+        this.#sourceFor(body.transfer, from)?.more(body.after, nowMs);
+        return;
+      case "fetch":
+        this.#sourceFor(body.transfer, from)?.values(body.keys, nowMs);
+        return;
+      case "end":
+        if (this.#sourceFor(body.transfer, from) !== undefined) this.#endSource(body.transfer);
+        return;
+      case "listed":
+      case "fetched": {
+        const target = this.#target;
+        if (target === undefined || target.transfer !== body.transfer || target.source !== from) return;
+        if (body.kind === "listed") target.listed(body, nowMs);
+        else target.fetched(body, nowMs);
+        return this.#afterTransfer(nowMs);
+      }
+      case "forget":
+        // Only a config of a ballot that this replica accepted, or a later one, may tell it to go.
+        if (compareBallots(body.ballot, this.state.promised) >= 0 && this.#leader === undefined) {
+          this.#effects.push({ kind: "forget" });
+        }
+        return;
+    }
+  }
+
+  // --- follower --------------------------------------------------------------
+
+  #append(from: ReplicaId, body: Extract<Body, { kind: "append" }>): void {
+    const { state } = this;
+    const { ballot, seq, round } = body;
+    if (compareBallots(state.promised, ballot) > 0) return this.#refuse(from, ballot);
+    if (!isSameBallot(state.promised, ballot) || !isSameBallot(state.accepted, ballot)) {
+      return this.#send(from, { kind: "behind", ballot, claim: state.durable.claim });
+    }
+    this.#heardLeader(ballot);
+    this.#tryAtMs = undefined;
+    if (seq > state.seq + 1) return this.#send(from, { kind: "behind", ballot, claim: state.durable.claim });
+    if (seq === state.seq + 1) state.append(seq, body.changes);
+    const reached = state.seq;
+    state.whenDurable(() => {
+      // Claimed by this ballot still: a later one may have been accepted meanwhile.
+      if (isSameBallot(state.accepted, ballot))
+        this.#send(from, { kind: "appended", ballot, seq: reached, round });
+    });
+  }
+
+  #offered(from: ReplicaId, body: Extract<Body, { kind: "offer" }>, nowMs: number): void {
+    const { state } = this;
+    const { ballot, seq, root } = body;
+    if (compareBallots(state.promised, ballot) > 0) return this.#refuse(from, ballot);
+    // A leader or candidate that is offered a higher ballot stops at once.
+    if (compareBallots(ballot, state.promised) > 0 || this.standingBallot !== undefined)
+      this.#standDown(nowMs, ballot);
+    if (this.standingBallot !== undefined) return;
+    this.#heardLeader(ballot);
+    this.#tryAtMs = undefined;
+    if (isSameBallot(state.accepted, ballot)) {
+      const reached = state.seq;
+      state.whenDurable(() => {
+        if (isSameBallot(state.accepted, ballot))
+          this.#send(from, { kind: "appended", ballot, seq: reached, round: 0 });
+      });
+      return;
+    }
+    if (!state.isEmpty && isSameDigest(digestToBytes(state.root), root)) {
+      this.#endTarget();
+      state.accept(ballot, seq);
+      this.#acknowledge(from, ballot);
+      return;
+    }
+    if (this.#target !== undefined) {
+      if (isSameBallot(this.#target.ballot, ballot) && this.#target.source === from) return;
+      this.#endTarget();
+    }
+    this.#startTarget(from, ballot, null, nowMs);
+  }
+
+  #acknowledge(to: ReplicaId, ballot: Ballot): void {
+    const reached = this.state.seq;
+    this.state.whenDurable(() => {
+      if (isSameBallot(this.state.accepted, ballot))
+        this.#send(to, { kind: "appended", ballot, seq: reached, round: 0 });
+    });
+  }
+
+  #canvassed(from: ReplicaId, ballot: Ballot): void {
+    const yes = compareBallots(ballot, this.state.promised) > 0 && !this.#hearsOther(from);
+    this.#send(from, { kind: "would", ballot, yes, promised: this.state.promised });
+  }
+
+  #prepared(from: ReplicaId, ballot: Ballot, handOver: Ballot | null, nowMs: number): void {
+    const { state } = this;
+    if (isSameBallot(ballot, state.promised) && ballot.replicaId === from) {
+      // A repeat; what was promised stands, unless this ballot's base has been taken over already.
+      if (compareBallots(state.accepted, ballot) < 0) this.#sendPromise(from, ballot);
+      return;
+    }
+    const isHandOver = handOver !== null && isSameBallot(handOver, state.promised);
+    if (compareBallots(ballot, state.promised) <= 0 || (!isHandOver && this.#hearsOther(from))) {
+      return this.#refuse(from, ballot);
+    }
+    this.#standDown(nowMs, ballot);
+    this.#endTarget();
+    state.promise(ballot);
+    this.#heardLeader(ballot, true);
+    this.#tryAtMs = nowMs + this.#patience * HEARD_AGAIN_MS;
+    this.#sendPromise(from, ballot);
+  }
+
+  /** The state is stated as of now, and leaves once all of it is durable. */
+  #sendPromise(to: ReplicaId, ballot: Ballot): void {
+    const { claim, config } = this.state;
+    this.state.whenDurable(() => this.#send(to, { kind: "promise", ballot, claim, config }));
+  }
+
+  #askedToLead(ballot: Ballot, seq: number, nowMs: number): void {
+    const { state } = this;
+    const isLevel =
+      isSameBallot(state.promised, ballot) &&
+      isSameBallot(state.accepted, ballot) &&
+      state.seq === seq &&
+      state.isMember;
+    if (isLevel && this.#candidate === undefined && this.#leader === undefined) this.#stand(ballot, nowMs);
+  }
+
+  /** Whether a leader other than `except` is heard: its promise binds this replica to it. */
+  #hearsOther(except: ReplicaId): boolean {
+    const { promised } = this.state;
+    if (this.#leader !== undefined && !this.#leader.isOver) return true;
+    if (promised.replicaId === "" || promised.replicaId === except || promised.replicaId === this.id)
+      return false;
+    return this.#ports.hears(promised);
+  }
+
+  #heardLeader(ballot: Ballot, isCandidate = false): void {
+    if (!isCandidate) {
+      this.#leaderSeen = ballot.replicaId;
+      this.#patience = 1;
+    }
+  }
+
+  // --- candidate ------------------------------------------------------------------
+
+  #considerStanding(nowMs: number): void {
+    const { state } = this;
+    if (!state.isMember || this.#leader !== undefined || this.#candidate !== undefined) {
+      this.#tryAtMs = undefined;
+      return;
+    }
+    if (this.#hearsOther("")) {
+      this.#tryAtMs = undefined;
+      return;
+    }
+    if (this.#tryAtMs === undefined) {
+      const rank = this.#ports.rank(state.config.members.map(nodeOf));
+      const jitter = this.#ports.random();
+      const isAlone = state.config.members.length === 1;
+      this.#tryAtMs = nowMs + (isAlone ? 0 : (rank + jitter) * RANK_MS * this.#patience);
+    }
+    if (nowMs < this.#tryAtMs) return;
+    this.#tryAtMs = undefined;
+    this.#stand(null, nowMs);
+  }
+
+  #stand(handOver: Ballot | null, nowMs: number): void {
+    this.#endTarget();
+    this.#candidate = new Candidate({
+      state: this.state,
+      effects: this.#effects,
+      ballot: { round: Math.max(this.#roundSeen, this.state.promised.round) + 1, replicaId: this.id },
+      handOver,
+      patience: this.#patience,
+      nowMs,
+    });
+    this.#roundSeen = this.#candidate.ballot.round;
+    this.#patience = Math.min(this.#patience * 1.6, PATIENCE_MAX);
+    // A majority of one needs nobody's answer.
+    if (this.#candidate.isStanding) this.#follow(this.#candidate.reconsider(nowMs), nowMs);
+  }
+
+  #follow(step: CandidateStep, nowMs: number): void {
+    switch (step.kind) {
+      case "wait":
+        return;
+      case "giveUp":
+        return this.#giveUp(nowMs);
+      case "pull":
+        this.#pullSources = [...step.sources];
+        return this.#pullFromNext(step.claim, nowMs);
+      case "base":
+        return this.#lead(nowMs);
+    }
+  }
+
+  #pullFromNext(claim: Claim, nowMs: number): void {
+    const candidate = this.#candidate;
+    const source = this.#pullSources.shift();
+    if (candidate === undefined) return;
+    if (source === undefined) return this.#giveUp(nowMs);
+    this.#endTarget();
+    this.#startTarget(source, candidate.ballot, claim, nowMs);
+  }
+
+  #lead(nowMs: number): void {
+    const { ballot } = this.#candidate!;
+    this.#candidate = undefined;
+    if (!isSameBallot(this.state.promised, ballot)) return;
+    this.#endTarget();
+    this.state.accept(ballot, 0);
+    this.#leaderSeen = undefined;
+    const leader = new Leader({
+      state: this.state,
+      ballot,
+      ports: this.#ports,
+      settings: this.#settings,
+      effects: this.#effects,
+      nextSnapshot: () => this.#nextNumber++,
+      nowMs,
+    });
+    this.#leader = leader;
+    this.#effects.push({ kind: "standing" });
+    this.state.whenDurable(() => {
+      if (this.#leader === leader) leader.begin(this.#lastNowMs);
+    });
+  }
+
+  #giveUp(nowMs: number): void {
+    const candidate = this.#candidate;
+    if (candidate === undefined) return;
+    this.#candidate = undefined;
+    this.#endTarget();
+    if (candidate.isStanding) {
+      for (const member of this.state.config.members) {
+        if (member !== this.id) this.#send(member, { kind: "stopped", ballot: candidate.ballot });
+      }
+      this.#effects.push({ kind: "standing" });
+    }
+    this.#retryLater(nowMs);
+  }
+
+  #retryLater(nowMs: number): void {
+    this.#tryAtMs = nowMs + RANK_MS * this.#patience * (0.5 + this.#ports.random());
+  }
+
+  /** Another ballot, greater than any of this replica's, is under way. */
+  #standDown(nowMs: number, ballot: Ballot): void {
+    if (this.#candidate !== undefined && compareBallots(ballot, this.#candidate.ballot) > 0) {
+      const wasStanding = this.#candidate.isStanding;
+      this.#candidate = undefined;
+      this.#endTarget();
+      if (wasStanding) this.#effects.push({ kind: "standing" });
+    }
+    if (this.#leader !== undefined && compareBallots(ballot, this.#leader.ballot) > 0) {
+      this.#leader.stop();
+      this.#dropLeaderIfOver(nowMs);
+    }
+  }
+
+  #dropLeaderIfOver(nowMs: number): void {
+    if (this.#leader?.isOver !== true) return;
+    this.#leader = undefined;
+    if (this.#leaderSeen === this.id) this.#leaderSeen = undefined;
+    this.#retryLater(nowMs);
+  }
+
+  // --- transfers ---------------------------------------------------------------------
+
+  #startTarget(source: ReplicaId, ballot: Ballot, claim: Claim | null, nowMs: number): void {
+    this.#target = new TransferTarget({
+      transfer: `${this.id}.${this.#incarnation}.${this.#nextNumber++}`,
+      source,
+      ballot,
+      claim,
+      state: this.state,
+      effects: this.#effects,
+      snapshot: this.#nextNumber++,
+      generation: this.#generation++,
+      nowMs,
+    });
+  }
+
+  #endTarget(): void {
+    this.#target?.close();
+    this.#target = undefined;
+  }
+
+  #afterTransfer(nowMs: number): void {
+    const target = this.#target;
+    const result = target?.result;
+    if (target === undefined || result === undefined) return;
+    this.#endTarget();
+    if (this.#candidate?.isPulling === true && isSameBallot(this.#candidate.ballot, target.ballot)) {
+      if (result.kind === "failed") {
+        const step = this.#candidate.dropPromise(target.source, nowMs);
+        this.#follow(step, nowMs);
+        return;
+      }
+      const candidate = this.#candidate;
+      this.state.whenDurable(() => {
+        if (this.#candidate === candidate)
+          this.#follow(candidate.reconsider(this.#lastNowMs), this.#lastNowMs);
+      });
+      return;
+    }
+    if (result.kind === "identical") this.#acknowledge(target.source, target.ballot);
+  }
+
+  #pulled(from: ReplicaId, body: Extract<Body, { kind: "pull" }>, nowMs: number): void {
+    const { state } = this;
+    if (this.#sources.has(body.transfer)) return;
+    const isAllowed =
+      body.claim === null
+        ? this.#leader !== undefined && isSameBallot(this.#leader.ballot, body.ballot)
+        : isSameBallot(state.promised, body.ballot) &&
+          compareClaims(state.durable.claim, body.claim) === 0 &&
+          compareClaims(state.claim, body.claim) === 0;
+    if (!isAllowed) return;
+    // One transfer a target: an earlier one is given up by a new question.
+    for (const [transfer, source] of this.#sources) if (source.to === from) this.#endSource(transfer);
+    if (this.#sources.size >= SOURCES_MAX) return;
+    this.#sources.set(
+      body.transfer,
+      new TransferSource({
+        transfer: body.transfer,
+        to: from,
+        digests: body.digests,
+        state,
+        effects: this.#effects,
+        snapshot: this.#nextNumber++,
+        nowMs,
+      }),
+    );
+  }
+
+  #sourceFor(transfer: string, from: ReplicaId): TransferSource | undefined {
+    const source = this.#sources.get(transfer);
+    return source?.to === from ? source : undefined;
+  }
+
+  #endSource(transfer: string): void {
+    this.#sources.get(transfer)?.end();
+    this.#sources.delete(transfer);
+  }
+
+  #refuse(to: ReplicaId, ballot: Ballot): void {
+    this.#send(to, { kind: "refused", ballot, promised: this.state.promised });
+  }
+
+  #send(to: ReplicaId, body: Body): void {
+    this.#effects.push({ kind: "send", to, body });
+  }
+}

@@ -1,0 +1,197 @@
+/** Replica drivers of several servers over a direct line: growth, operations, takeover, restart. */
+import { EventEmitter } from "node:events";
+import { test } from "tap";
+import { createLog } from "../../src/log.ts";
+import { ReplicaDriver, type ReplicaRing } from "../../src/node/replica-driver.ts";
+import type { ReplicationMessage } from "../../src/replication/message.ts";
+import type { Operation } from "../../src/replication/register.ts";
+import {
+  distance,
+  type Identifier,
+  identifierOf,
+  type NodeId,
+  nodeIdOf,
+  pointOf,
+  positionOf,
+} from "../../src/ring/identifier.ts";
+import type { Member } from "../../src/ring/member.ts";
+import { MemoryStore } from "../../src/store/memory-store.ts";
+
+const PARTITIONS = 16;
+const log = createLog({ level: (process.env.LOG as "silent" | undefined) ?? "silent", text: true });
+
+/** Who lives is known to all at once: the ring has tests of its own. */
+class Cluster {
+  readonly servers = new Map<NodeId, { driver: ReplicaDriver; member: Member; store: MemoryStore }>();
+  readonly dead = new Set<NodeId>();
+  readonly changes = new EventEmitter();
+  incarnation = 1;
+
+  ring(self: Member): ReplicaRing {
+    const live = () =>
+      [...this.servers.values()].map((s) => s.member).filter((m) => !this.dead.has(m.nodeId));
+    const after = (point: Identifier, count: number) =>
+      live()
+        .sort((a, b) => (order(point, a) < order(point, b) ? -1 : 1))
+        .slice(0, count);
+    const order = (point: Identifier, member: Member) => distance(point, identifierOf(member.nodeId));
+    return {
+      self,
+      member: (nodeId) => this.servers.get(nodeId)?.member,
+      members: live,
+      isSuspected: (nodeId) => this.dead.has(nodeId),
+      successorsOfLocally: after,
+      successorsOf: async (point, count) => ({ members: after(point, count) }),
+    };
+  }
+
+  async start(name: string, store = new MemoryStore({ durable: "soon" })): Promise<NodeId> {
+    const nodeId = nodeIdOf(pointOf(name));
+    const isFirst = this.servers.size === 0;
+    const member: Member = {
+      nodeId,
+      address: { host: "127.0.0.1", port: 1 },
+      zone: "",
+      incarnation: this.incarnation++,
+      instance: name,
+    };
+    const driver = new ReplicaDriver({
+      self: member,
+      partitionCount: PARTITIONS,
+      store,
+      digestKey: Buffer.alloc(32, 7),
+      random: Math.random,
+      log: log.child({ at: name }),
+      settings: { replicationFactor: 5, leaderTimeoutMs: 500, replaceAfterMs: 60_000 },
+      ring: this.ring(member),
+      send: (to, message) => this.deliver(member, to.nodeId as NodeId, message),
+    });
+    this.dead.delete(nodeId);
+    this.servers.set(nodeId, { driver, member, store });
+    if (isFirst) await driver.bootstrap();
+    else await driver.open();
+    driver.start();
+    for (const [id, { driver: other }] of this.servers) if (id !== nodeId) other.alive(nodeId);
+    return nodeId;
+  }
+
+  deliver(from: Member, to: NodeId, message: ReplicationMessage): void {
+    const copy = structuredClone(message);
+    setImmediate(() => {
+      if (this.dead.has(to) || this.dead.has(from.nodeId)) return;
+      const target = this.servers.get(to);
+      target?.driver.receive({ ...from }, copy);
+    });
+  }
+
+  async kill(nodeId: NodeId): Promise<void> {
+    this.dead.add(nodeId);
+    const { driver, store } = this.servers.get(nodeId)!;
+    await driver.stop();
+    store.crash();
+    for (const [id, { driver: other }] of this.servers) if (!this.dead.has(id)) other.suspected(nodeId);
+  }
+
+  get live(): ReplicaDriver[] {
+    return [...this.servers].filter(([id]) => !this.dead.has(id)).map(([, { driver }]) => driver);
+  }
+
+  /** At whoever leads; waits for a leader. */
+  async operate(partition: number, operation: Operation) {
+    return until(`partition ${partition} answers`, async () => {
+      for (const driver of this.live) {
+        if (driver.leads(partition) !== undefined)
+          return driver.operate(partition, operation).catch(() => undefined);
+      }
+      return undefined;
+    });
+  }
+
+  isBalanced(): boolean {
+    for (let partition = 0; partition < PARTITIONS; partition++) {
+      const first = this.ring([...this.servers.values()][0]!.member).successorsOfLocally(
+        positionOf(partition, PARTITIONS),
+        1,
+      )?.[0];
+      if (first === undefined || this.servers.get(first.nodeId)?.driver.leads(partition) === undefined)
+        return false;
+    }
+    return true;
+  }
+
+  whole(size: number): boolean {
+    for (let partition = 0; partition < PARTITIONS; partition++) {
+      const leader = this.live.find((driver) => driver.leads(partition) !== undefined);
+      if (leader?.members(partition)?.length !== size) return false;
+    }
+    return true;
+  }
+}
+
+async function stopAll(cluster: Cluster): Promise<void> {
+  await Promise.all(cluster.live.map((driver) => driver.stop()));
+}
+
+async function until<T>(
+  what: string,
+  poll: () => Promise<T | undefined> | T | undefined,
+  limitMs = 15_000,
+): Promise<T> {
+  const deadline = performance.now() + limitMs;
+  while (performance.now() < deadline) {
+    const found = await poll();
+    if (found !== undefined) return found;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  throw new Error(`never: ${what}`);
+}
+
+const put = (key: string, value: string): Operation => ({
+  kind: "batch",
+  changes: [{ kind: "put", key, value: Buffer.from(value) }],
+  conditions: [],
+});
+
+test("groups grow from one to five members and keep what was written", async (t) => {
+  const cluster = new Cluster();
+  t.teardown(() => stopAll(cluster));
+  await cluster.start("a");
+  await until("one leads all", () => cluster.whole(1) || undefined);
+  for (let p = 0; p < PARTITIONS; p++)
+    t.match(await cluster.operate(p, put("k", `v${p}`)), { kind: "written" });
+
+  for (const [i, name] of ["b", "c", "d", "e"].entries()) {
+    await cluster.start(name);
+    await until(`groups of ${i + 2}`, () => cluster.whole(i + 2) || undefined);
+  }
+  await until("each leader is the first wished member", () => cluster.isBalanced() || undefined);
+
+  for (let p = 0; p < PARTITIONS; p++) {
+    const outcome = await cluster.operate(p, { kind: "get", keys: ["k", "absent"] });
+    t.match(outcome, { kind: "entries", entries: [{ key: "k", value: Buffer.from(`v${p}`) }, undefined] });
+  }
+});
+
+test("two of five die at once: all partitions are led again and nothing acknowledged is lost", async (t) => {
+  const cluster = new Cluster();
+  t.teardown(() => stopAll(cluster));
+  const ids: NodeId[] = [];
+  for (const name of ["a", "b", "c", "d", "e"]) ids.push(await cluster.start(name));
+  await until("groups of five", () => cluster.whole(5) || undefined);
+  const acknowledged: [number, string][] = [];
+  for (let i = 0; i < 200; i++) {
+    await cluster.operate(i % PARTITIONS, put(`k${i}`, `v${i}`));
+    acknowledged.push([i % PARTITIONS, `k${i}`]);
+  }
+
+  await Promise.all([cluster.kill(ids[0]!), cluster.kill(ids[1]!)]);
+  const began = performance.now();
+  await until("all are led", () => cluster.whole(5) || undefined);
+  t.comment(`takeover of all partitions after ${Math.round(performance.now() - began)} ms`);
+
+  for (const [partition, key] of acknowledged) {
+    const outcome = await cluster.operate(partition, { kind: "get", keys: [key] });
+    if (outcome.kind !== "entries" || outcome.entries[0]?.key !== key) t.fail(`${key} is lost`);
+  }
+  t.pass("all 200 are there");
+});
