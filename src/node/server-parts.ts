@@ -1,0 +1,348 @@
+/** The parts of one server, set up from the bottom to the top and connected. */
+import { setTimeout as pause } from "node:timers/promises";
+import type { ServerSettings } from "../config.ts";
+import { readCertificate } from "../identity/certificate-authority.ts";
+import type { Log } from "../log.ts";
+import type { PeerAddress } from "../peer/transport.ts";
+import { TrpcTransport } from "../peer/trpc-transport.ts";
+import { Pool } from "../pool/pool.ts";
+import type { Member } from "../ring/member.ts";
+import { BlobFiles } from "../store/blob-files.ts";
+import { openLevelStore } from "../store/level-store.ts";
+import { Naming } from "../vault/naming.ts";
+import { Admission } from "./admission.ts";
+import { BlobRepair } from "./blob-repair.ts";
+import { ReplicatedBlobs } from "./blobs.ts";
+import { CLUSTER_VERSION, ClusterEntries } from "./cluster-entries.ts";
+import { ClusterView, type Readiness } from "./cluster-view.ts";
+import { ContactBook } from "./contact-book.ts";
+import { CrawlDriver } from "./crawl-driver.ts";
+import { Enrolment } from "./enrolment.ts";
+import { ClusterJobs } from "./jobs.ts";
+import { KeyLayout } from "./key-layout.ts";
+import { type Credentials, readCredentials } from "./membership.ts";
+import { type Messages, type NodeStatus, type Procedures, peerSchemas } from "./peer-contract.ts";
+import { PeerReception } from "./peer-reception.ts";
+import { RoutedRegisters } from "./registers.ts";
+import { ReplicaDriver } from "./replica-driver.ts";
+import { RingDriver } from "./ring-driver.ts";
+import { portError, writeHostPort } from "./server-addresses.ts";
+import type { ServerState } from "./server-state.ts";
+import { SystemEntries } from "./system-entries.ts";
+
+const BLOB_CALL_MS = 10_000;
+/** How soon a new member of a shared group is watched, at the latest. */
+const WATCH_MS = 250;
+/** Goodbyes that are under way get this long. */
+const GOODBYE_MS = 100;
+/** Blobs are files, not entries: none of the namespaces of keys. */
+const BLOB_NAMESPACE = 0x40;
+
+export interface ServerParts {
+  readonly ring: RingDriver;
+  readonly replicas: ReplicaDriver;
+  readonly crawl: CrawlDriver;
+  readonly registers: RoutedRegisters;
+  readonly layout: KeyLayout;
+  readonly jobs: ClusterJobs;
+  readonly view: ClusterView;
+  readonly entries: ClusterEntries;
+  readonly accounts: SystemEntries;
+  readonly enrolment: Enrolment;
+  readonly book: ContactBook;
+  /** Rejects when the scraping process does not come up. */
+  readonly poolStarted: Promise<void>;
+}
+
+/** What the parts tell the server, and ask it. */
+export interface ServerHooks {
+  state(): NodeStatus["state"];
+  readiness(): Readiness;
+  /** Use these from now on. */
+  renewed(credentials: Credentials): void;
+  /** Member `by` has seen a later start of this node than its directory knows of. */
+  stale(by: string): void;
+}
+
+/**
+ * @param closing gets how to close each part as soon as it is open.
+ * @throws {UsageError} the peer port can't be bound, or the store can't be opened.
+ */
+export async function setUpParts(
+  state: ServerState,
+  settings: ServerSettings,
+  log: Log,
+  closing: AsyncDisposableStack,
+  hooks: ServerHooks,
+): Promise<ServerParts> {
+  const { directory, vault, membership, addresses } = state;
+  const { nodeId, partitions: partitionCount, replicationFactor } = membership;
+  const startedMs = performance.now();
+  const { random } = Math;
+  const { ringSuccessors, suspectAfterMs, leaderTimeoutMs, replaceAfterMs } = settings;
+
+  const book = await ContactBook.open(directory, log);
+  closing.defer(() => book.close());
+  const reception = new PeerReception(log);
+  const { transport, self } = await listen(state, settings, log, { book, reception, closing, hooks });
+
+  const cipher = vault.cipher();
+  const store = await openLevelStore(directory.storePath, cipher);
+  closing.defer(() => store.close());
+  const naming = new Naming(vault.namingSecret);
+  const layout = new KeyLayout(naming, partitionCount);
+
+  const ring: RingDriver = new RingDriver({
+    self,
+    send: (to, message) => transport.send(to, "ring", message),
+    random,
+    log,
+    settings: { ringSuccessors, suspectAfterMs },
+    contacts: book.contacts,
+    onContacts: (contacts) => book.keep(contacts),
+    led: {
+      outgoing: (peer) => replicas.ledDigest(peer),
+      incoming: (peer, incarnation, bytes) => replicas.ledHeard(peer, incarnation, bytes),
+    },
+  });
+  const replicas = new ReplicaDriver({
+    self,
+    partitionCount,
+    store,
+    digestKey: naming.digestKey,
+    random,
+    log,
+    settings: { replicationFactor, leaderTimeoutMs, replaceAfterMs },
+    ring,
+    send: (to, message) => transport.send(to, "replication", message),
+  });
+  closing.defer(() => replicas.stop());
+
+  const registers: RoutedRegisters = new RoutedRegisters({
+    self,
+    partitionCount,
+    replicationFactor,
+    requestTimeoutMs: settings.requestTimeoutMs,
+    random,
+    replicas,
+    ring,
+    callOperate: (to, input, timeoutMs) => transport.call(to, "operate", input, { timeoutMs }),
+    callCrawl: (to, request, timeoutMs) => transport.call(to, "crawl", request, { timeoutMs }),
+    crawlLocally: (request) => crawl.request("self", request),
+  });
+  const blobs = new ReplicatedBlobs({
+    self,
+    partitionCount,
+    replicationFactor,
+    log,
+    fileName: ({ jobId, sha256 }) =>
+      Buffer.from(naming.name(BLOB_NAMESPACE, `${jobId}/${sha256}`), "latin1").toString("hex"),
+    files: new BlobFiles({ blobs: directory.blobsPath, temporary: directory.temporaryPath }, cipher),
+    ring,
+    members: (partition) => replicas.members(partition),
+    callPut: async (to, blob) => {
+      await transport.call(to, "putBlob", blob, { timeoutMs: BLOB_CALL_MS });
+    },
+    callGet: async (to, name) =>
+      (await transport.call(to, "getBlob", name, { timeoutMs: BLOB_CALL_MS })) ?? undefined,
+    callHas: (to, name) => transport.call(to, "hasBlob", name, { timeoutMs: BLOB_CALL_MS }),
+  });
+  const repair = new BlobRepair({ repair: (signal) => blobs.repair(signal), log });
+  closing.defer(() => repair.stop());
+
+  const pool = new Pool({ threads: settings.scrapeThreads, log });
+  closing.defer(() => pool.stop());
+  const poolStarted = pool.start();
+  poolStarted.catch(() => {}); // Waited for after the slower steps beside it.
+  const crawl: CrawlDriver = new CrawlDriver({
+    self,
+    partitionCount,
+    naming,
+    registers,
+    replicas,
+    ring,
+    pool,
+    call: (to, request, timeoutMs) => transport.call(to, "crawl", request, { timeoutMs }),
+    send: (to, message) => transport.send(to, "crawl", message),
+    blobs,
+    allowAddresses: settings.allowAddresses,
+    log,
+  });
+  closing.defer(() => crawl.stop());
+
+  const entries = new ClusterEntries(registers, layout);
+  const admission = new Admission({
+    entries,
+    cluster: membership,
+    namingSecret: vault.namingSecret,
+    ring,
+    log,
+  });
+  const { zone } = settings;
+  const enrolment = new Enrolment({
+    directory,
+    vault,
+    membership,
+    addresses,
+    zone,
+    entries,
+    log,
+    renewed: (credentials) => {
+      transport.renew(peerCredentials(credentials));
+      hooks.renewed(credentials);
+    },
+  });
+  closing.defer(() => enrolment.stop());
+
+  const status = ({ partitions }: { readonly partitions: boolean }): NodeStatus => {
+    const held = heldPartitions(replicas);
+    return {
+      nodeId,
+      peer: writeHostPort(addresses.peer.advertise),
+      edge: writeHostPort(addresses.edge.advertise),
+      zone,
+      incarnation: self.incarnation,
+      version: CLUSTER_VERSION,
+      state: hooks.state(),
+      load: crawl.status().load,
+      leads: held.filter(({ role }) => role === "leader").length,
+      uptimeMs: performance.now() - startedMs,
+      predecessor: ring.view().predecessor,
+      ...(partitions ? { partitions: held } : {}),
+    };
+  };
+  const view = new ClusterView({
+    self,
+    cluster: membership,
+    ring,
+    admission,
+    readiness: hooks.readiness,
+    local: status,
+    ask: (to, input, timeoutMs) => transport.call(to, "status", input, { timeoutMs }),
+  });
+
+  connect({ ring, replicas, crawl, repair, closing });
+  closing.defer(async () => {
+    reception.close();
+    await ring.leave();
+    await pause(GOODBYE_MS);
+    ring.stop();
+  });
+  reception.open({ ring, replicas, crawl, blobs, admission, status });
+  const jobs = new ClusterJobs({ naming, partitionCount, registers, blobs });
+  const accounts = new SystemEntries(registers, layout);
+  return {
+    ring,
+    replicas,
+    crawl,
+    registers,
+    layout,
+    jobs,
+    view,
+    entries,
+    accounts,
+    enrolment,
+    book,
+    poolStarted,
+  };
+}
+
+/** What this server keeps a copy of, or is getting one; not what it has given up. */
+export function heldPartitions(replicas: ReplicaDriver): NonNullable<NodeStatus["partitions"]> {
+  return replicas
+    .status()
+    .filter(({ members }) => members.length > 0)
+    .map(({ partition, role, ballot, seq, members, leader, durability }) => {
+      return { partition, role, ballot, seq, members: [...members], leader: leader ?? null, durability };
+    });
+}
+
+interface PeerPort {
+  readonly transport: TrpcTransport<Messages, Procedures>;
+  /** With the address that others are told. */
+  readonly self: Member;
+}
+
+async function listen(
+  state: ServerState,
+  settings: ServerSettings,
+  log: Log,
+  parts: {
+    readonly book: ContactBook;
+    readonly reception: PeerReception;
+    readonly closing: AsyncDisposableStack;
+    readonly hooks: ServerHooks;
+  },
+): Promise<PeerPort> {
+  const { vault, membership, identity, addresses } = state;
+  const { nodeId, clusterId } = membership;
+  const [instance = "", ...earlierInstances] = identity.instances.toReversed();
+  const { incarnation } = identity;
+  const { bind, advertise } = addresses.peer;
+  const transport = new TrpcTransport<Messages, Procedures>({
+    self: { clusterId, nodeId, incarnation, instance, earlierInstances },
+    bind,
+    advertise,
+    credentials: peerCredentials(readCredentials(vault)),
+    identify: readCertificate,
+    schemas: peerSchemas,
+    book: parts.book.instances,
+    log,
+    stale: parts.hooks.stale,
+  });
+  parts.closing.defer(() => transport.close());
+  try {
+    await transport.listen(parts.reception);
+  } catch (error) {
+    throw bindError(error, bind);
+  }
+  return { transport, self: { nodeId, address: advertise, zone: settings.zone, incarnation, instance } };
+}
+
+function bindError(error: unknown, { host, port }: PeerAddress): unknown {
+  const cause = error instanceof Error ? error.cause : undefined;
+  return cause instanceof Error && "code" in cause ? portError("peer", host, port, cause) : error;
+}
+
+function peerCredentials({ nodeCertificate, nodeKey, rootCertificate }: Credentials) {
+  return { certificate: nodeCertificate, key: nodeKey, rootCertificate };
+}
+
+/** What a part tells, and whom it concerns. */
+function connect(parts: {
+  readonly ring: RingDriver;
+  readonly replicas: ReplicaDriver;
+  readonly crawl: CrawlDriver;
+  readonly repair: BlobRepair;
+  readonly closing: AsyncDisposableStack;
+}): void {
+  const { ring, replicas, crawl, repair, closing } = parts;
+  let watched = "";
+  const watch = () => {
+    const peers = replicas.peers().sort();
+    if (peers.join() === watched) return;
+    watched = peers.join();
+    ring.watch(peers);
+  };
+  ring.on("suspected", (nodeId) => {
+    replicas.suspected(nodeId);
+    crawl.suspected(nodeId);
+  });
+  ring.on("alive", (nodeId) => replicas.alive(nodeId));
+  ring.on("changed", () => {
+    replicas.ringChanged();
+    repair.ringChanged();
+    watch();
+  });
+  replicas.on("leading", (partition, ballot) => {
+    ring.ledChanged();
+    crawl.leading(partition, ballot);
+  });
+  replicas.on("stopped", (partition) => {
+    ring.ledChanged();
+    crawl.stopped(partition);
+  });
+  // Groups change without a word of the ring, when their leader makes them grow.
+  const timer = setInterval(watch, WATCH_MS);
+  closing.defer(async () => clearInterval(timer));
+}
