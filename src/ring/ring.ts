@@ -7,16 +7,19 @@
  * about it, in order.
  */
 import { AddressBook } from "./address-book.ts";
-import { arcLength, between, clockwiseFrom, exponentBeyond, inArc } from "./arc.ts";
+import { clockwiseFrom, exponentBeyond } from "./arc.ts";
 import { FailureDetector, type PeerView } from "./failure-detector.ts";
 import { FingerTable } from "./finger-table.ts";
-import { type NodeId, RING_SIZE } from "./identifier.ts";
+import { Healing } from "./healing.ts";
+import type { NodeId } from "./identifier.ts";
 import { IdentifierChoice } from "./identifier-choice.ts";
-import { type Found, type LocalAnswer, Lookup, type LookupRoutes } from "./lookup.ts";
+import { Joining } from "./joining.ts";
+import type { Found } from "./lookup.ts";
 import type { ContactRecord, Member, Sender } from "./member.ts";
 import type { Answer, Question, RingMessage } from "./message.ts";
 import { Requests } from "./requests.ts";
 import { Reservations } from "./reservations.ts";
+import { Routing } from "./routing.ts";
 import { Stabilisation } from "./stabilisation.ts";
 
 /** A gap between two calls from which on the node itself stood still. Callers tick every 50 ms or faster. */
@@ -25,21 +28,8 @@ const LATE_MS = 100;
 const PROBE_TIMEOUT_MS = 350;
 const FINGER_MS = 1000;
 const FINGER_MS_FIRST = 100;
-const HEAL_MS = 2000;
-const HEAL_MS_ALONE = 500;
-const HEAL_SILENT_MS = 5000;
-const HEAL_LATEST = 16;
-const HEAL_TARGETS_ALONE = 8;
 const LAST_RESORTS_MAX = 64;
-/** Contacts asked in one attempt: most of a long list may be gone. */
-const JOIN_AT_ONCE = 3;
-const JOIN_RETRY_MS = 200;
-const JOIN_RETRY_MS_MAX = 2000;
 const FORGET_MS = 60_000;
-/** An owner that spoke so recently needs no confirmation. */
-const CONFIRMED_MS = 250;
-const LOOKUPS_MAX = 1024;
-const STEPS_MIN = 16;
 
 const NOTHING = new Uint8Array(0);
 
@@ -66,14 +56,6 @@ export type RingEffect =
   /** The address book is worth persisting again. */
   | { readonly kind: "contacts" };
 
-interface Joining {
-  contacts: readonly Member[];
-  turn: number;
-  dueMs: number;
-  delayMs: number;
-  aloneMs: number;
-}
-
 export class Ring {
   readonly self: Member;
   readonly #settings: RingSettings;
@@ -84,7 +66,8 @@ export class Ring {
   readonly #requests: Requests;
   readonly #stabilisation: Stabilisation;
   readonly #reservations: Reservations;
-  readonly #lookups = new Set<Lookup>();
+  readonly #routing: Routing;
+  readonly #healing: Healing;
   #effects: RingEffect[] = [];
   #nowMs: number;
   #isMember = false;
@@ -96,8 +79,6 @@ export class Ring {
   #fingerDueMs = 0;
   #fingerNext = 159;
   #isFingersFirst = true;
-  #healDueMs = 0;
-  #healTurn = 0;
   #forgetDueMs = 0;
   #joining: Joining | undefined;
 
@@ -154,6 +135,28 @@ export class Ring {
       ],
       changed: () => this.#changed(),
     });
+    this.#routing = new Routing({
+      self,
+      stabilisation: this.#stabilisation,
+      fingers: this.#fingers,
+      detector: this.#detector,
+      lengthMax: settings.successors,
+      isMember: () => this.#isMember,
+      isDead: (member) => this.#isDead(member),
+      nowMs: () => this.#nowMs,
+      ask: (to, question, done) => this.#ask(to, question, done),
+    });
+    this.#healing = new Healing(self, this.#book, this.#detector, {
+      random,
+      isAlone: () => this.successors.length === 0,
+      lookupSelf: (contact, done) => this.#routing.lookupSelf(contact, done),
+      met: (owner) => {
+        if (this.#isMember) this.#stabilisation.consider(this.#learn(owner) ?? owner);
+      },
+      introduceTo: (to) => {
+        if (this.#isMember) this.#send(to, { kind: "hint", node: self });
+      },
+    });
   }
 
   /** Whether others may count on it as a node of the ring. */
@@ -188,21 +191,30 @@ export class Ring {
    */
   join(contacts: readonly Member[], aloneAfterMs: number, nowMs: number): RingEffect[] {
     this.#observe(nowMs);
-    this.#joining = {
-      contacts,
-      turn: 0,
-      dueMs: nowMs,
-      delayMs: JOIN_RETRY_MS,
-      aloneMs: nowMs + aloneAfterMs,
-    };
     for (const contact of contacts) this.#learn(contact);
-    this.#tryJoin();
+    this.#joining = new Joining({
+      contacts,
+      contactsMax: this.#settings.contactsMax,
+      nowMs,
+      aloneMs: nowMs + aloneAfterMs,
+      routes: {
+        random: this.#random,
+        lookupSelf: (contact, done) => this.#routing.lookupSelf(contact, done),
+        successorsOf: (owner, done) =>
+          this.#ask(owner, { kind: "neighbours" }, (answer) =>
+            done(answer?.kind === "neighbourhood" ? answer.successors : undefined),
+          ),
+        enter: (candidates) => this.#enter(candidates),
+      },
+    });
+    this.#joining.tick(nowMs);
     return this.#taken();
   }
 
   /** Says goodbye. From then on it refuses all but pings. */
   leave(nowMs: number): RingEffect[] {
     this.#observe(nowMs);
+    this.#joining?.giveUp();
     this.#joining = undefined;
     if (this.#isMember) {
       const message: RingMessage = {
@@ -222,16 +234,13 @@ export class Ring {
   tick(nowMs: number): RingEffect[] {
     this.#observe(nowMs);
     this.#requests.expire(nowMs);
-    for (const lookup of this.#lookups) {
-      if (lookup.isDone) this.#lookups.delete(lookup);
-      else lookup.tick(nowMs);
-    }
-    if (this.#joining !== undefined && nowMs >= this.#joining.dueMs) this.#tryJoin();
+    this.#routing.tick(nowMs);
+    this.#joining?.tick(nowMs);
     if (this.#isMember) {
       this.#detector.tick(nowMs);
       this.#stabilisation.tick(nowMs);
       if (nowMs >= this.#fingerDueMs) this.#fixFinger();
-      if (nowMs >= this.#healDueMs) this.#heal();
+      this.#healing.tick(nowMs);
     }
     if (nowMs >= this.#forgetDueMs) {
       this.#forgetDueMs = nowMs + FORGET_MS;
@@ -269,7 +278,7 @@ export class Ring {
   /** Ends in one `found` or `lost` effect that carries `request`. */
   lookup(request: number, point: NodeId, nowMs: number): RingEffect[] {
     this.#observe(nowMs);
-    this.#lookup(point, (found) => {
+    this.#routing.lookup(point, (found) => {
       this.#effects.push(found === undefined ? { kind: "lost", request } : { kind: "found", request, found });
     });
     return this.#taken();
@@ -279,11 +288,11 @@ export class Ring {
   choose(request: number, nowMs: number): RingEffect[] {
     this.#observe(nowMs);
     const choice = new IdentifierChoice(
-      8 + 4 * Math.ceil(Math.log2(this.sizeEstimate())),
+      8 + 4 * Math.ceil(Math.log2(this.#routing.sizeEstimate())),
       {
         random: this.#random,
-        wholeRing: () => this.#wholeRing(),
-        lookup: (point, done) => this.#lookup(point, done),
+        wholeRing: () => this.#routing.wholeRing(),
+        lookup: (point, done) => this.#routing.lookup(point, done),
         reserve: (owner, point, known, done) => {
           if (owner.nodeId === this.self.nodeId)
             done({ kind: "reserved", id: 0, ...this.#reserve(point, known) });
@@ -349,46 +358,13 @@ export class Ring {
     return this.#detector.view(nowMs);
   }
 
-  /**
-   * The first `count` distinct live nodes at or after `point`, or all when the
-   * ring has fewer. Undefined when the own view does not reach so far.
-   */
+  /** As `Routing.successorsOf`. */
   successorsOf(point: NodeId, count: number): Member[] | undefined {
-    if (!this.#isMember) return undefined;
-    const whole = this.#wholeRing();
-    if (whole !== undefined) {
-      const at = whole.findIndex((member, i) =>
-        inArc(point, whole[(i + whole.length - 1) % whole.length]!.nodeId, member.nodeId),
-      );
-      return Array.from({ length: Math.min(count, whole.length) }, (_, i) => whole[(at + i) % whole.length]!);
-    }
-    const live = this.successors.filter((member) => !this.#isDead(member));
-    const predecessor = this.#stabilisation.livePredecessor;
-    const isOwn = predecessor !== undefined && inArc(point, predecessor.nodeId, this.self.nodeId);
-    if (isOwn) live.unshift(this.self);
-    const at = isOwn ? 0 : live.findIndex((member) => inArc(point, this.self.nodeId, member.nodeId));
-    return at < 0 || at + count > live.length ? undefined : live.slice(at, at + count);
+    return this.#routing.successorsOf(point, count);
   }
 
-  /** How many nodes the ring has: exact when the own view is the whole ring, else from the density of the list. */
   sizeEstimate(): number {
-    const whole = this.#wholeRing();
-    if (whole !== undefined) return whole.length;
-    const last = this.#stabilisation.successors.last;
-    if (last === undefined) return 1;
-    const length = arcLength(this.self.nodeId, last.nodeId);
-    return Math.max(2, Number((RING_SIZE * BigInt(this.successors.length)) / length));
-  }
-
-  /** In ring order from self; undefined unless list and predecessor are the whole ring. */
-  #wholeRing(): Member[] | undefined {
-    if (!this.#isMember) return undefined;
-    if (!this.#stabilisation.isWhole) return undefined;
-    const predecessor = this.#stabilisation.livePredecessor;
-    const ring = [this.self, ...this.successors];
-    if (predecessor !== undefined && !ring.some((m) => m.nodeId === predecessor.nodeId))
-      ring.push(predecessor);
-    return ring.filter((member) => !this.#isDead(member));
+    return this.#routing.sizeEstimate();
   }
 
   #receive(from: Sender, message: RingMessage): void {
@@ -451,7 +427,7 @@ export class Ring {
         );
         return;
       case "closest": {
-        const answer = this.#closest(message.point, new Set(message.avoid), message.claimed);
+        const answer = this.#routing.closest(message.point, new Set(message.avoid), message.claimed);
         this.#send(
           from,
           answer === undefined
@@ -459,7 +435,11 @@ export class Ring {
             : { kind: "closer", id: message.id, ...answer },
         );
         // Whoever asks may be the way into the ring; it counts if it is a member.
-        if (answer === undefined) this.#takeUp({ ...from, zone: this.#book.get(from.nodeId)?.zone ?? "" });
+        if (answer === undefined) {
+          const asker = { ...from, zone: this.#book.get(from.nodeId)?.zone ?? "" };
+          if (this.#isMember) this.#stabilisation.consider(asker);
+          else this.#joining?.askedBy(asker);
+        }
         return;
       }
       case "leaving":
@@ -504,128 +484,10 @@ export class Ring {
     if (known !== undefined && known.zone === "" && zone !== "") this.#learn({ ...known, zone });
   }
 
-  /** One step of somebody's lookup; undefined when this node can't help. */
-  #closest(point: NodeId, avoid: ReadonlySet<NodeId>, claimed: boolean): LocalAnswer | undefined {
-    if (!this.#isMember || !this.#stabilisation.hasLiveSuccessor) return undefined;
-    const none = { owner: null, successors: [], predecessor: null, next: [], unsettled: false };
-    const isUsable = (member: Member) => !avoid.has(member.nodeId) && !this.#isDead(member);
-    const live = this.successors.filter(isUsable);
-    const predecessor = this.#stabilisation.livePredecessor;
-    const before = predecessor !== undefined && !avoid.has(predecessor.nodeId) ? predecessor : undefined;
-    // Of a ring known as a whole, of which the asker can use nobody else, this node is the rest.
-    const isLast = live.length === 0 && this.#stabilisation.isWhole;
-    const isOwner = before === undefined ? claimed || isLast : inArc(point, before.nodeId, this.self.nodeId);
-    if (isOwner && !avoid.has(this.self.nodeId)) {
-      return { ...none, owner: this.self, successors: live, predecessor: before ?? null };
-    }
-    if (claimed && before !== undefined) return { ...none, predecessor: before, unsettled: true };
-
-    const at = live.findIndex((member) => inArc(point, this.self.nodeId, member.nodeId));
-    if (at >= 0) return { ...none, owner: live[at]!, successors: live.slice(at + 1) };
-    const next = this.#nextBefore(point, avoid);
-    const finger = this.#fingers.ownerOf(point);
-    if (finger !== undefined && isUsable(finger)) return { ...none, owner: finger, next };
-    return next.length === 0 ? undefined : { ...none, next };
-  }
-
-  /** Up to three live nodes between here and `point`, the closest before it first. */
-  #nextBefore(point: NodeId, avoid: ReadonlySet<NodeId>): Member[] {
-    const best: Member[] = [];
-    for (const member of this.#detector.live()) {
-      if (!between(member.nodeId, this.self.nodeId, point) || avoid.has(member.nodeId)) continue;
-      if (!this.#detector.isReachable(member.nodeId, this.#nowMs)) continue;
-      let at = best.length;
-      while (at > 0 && between(member.nodeId, best[at - 1]!.nodeId, point)) at--;
-      if (at < 3) best.splice(at, 0, member);
-      if (best.length > 3) best.pop();
-    }
-    return best;
-  }
-
-  #lookup(point: NodeId, done: (found: Found | undefined) => void): void {
-    const known = this.successorsOf(point, 1)?.[0];
-    if (
-      known !== undefined &&
-      (known === this.self || this.#detector.hasSpokenWithin(known.nodeId, CONFIRMED_MS, this.#nowMs))
-    ) {
-      const followers = this.#followers(known);
-      if (followers !== undefined) {
-        const predecessor = known === this.self ? this.#stabilisation.livePredecessor : undefined;
-        done({ owner: known, successors: followers, predecessor, hops: 0, path: [] });
-        return;
-      }
-    }
-    if (!this.#isMember || this.#lookups.size >= LOOKUPS_MAX) {
-      done(undefined);
-      return;
-    }
-    const lookup = this.#newLookup(point, [], done);
-    lookup.start(this.self, this.#nowMs);
-  }
-
-  /** What follows `owner`, when the own view is the whole ring, or the owner is this node. */
-  #followers(owner: Member): Member[] | undefined {
-    if (owner === this.self) return this.successors.filter((member) => !this.#isDead(member));
-    const whole = this.#wholeRing();
-    if (whole === undefined) return undefined;
-    const at = whole.findIndex((member) => member.nodeId === owner.nodeId);
-    return [...whole.slice(at + 1), ...whole.slice(0, at)].slice(0, this.#settings.successors);
-  }
-
-  #newLookup(point: NodeId, avoid: NodeId[], done: (found: Found | undefined) => void): Lookup {
-    const stepsMax = 2 * Math.ceil(Math.log2(this.sizeEstimate())) + this.#settings.successors;
-    const routes: LookupRoutes = {
-      ask: (to, question, answered) => {
-        this.#ask(to, question, (answer) => answered(answer, this.#nowMs));
-        return { slowMs: this.#detector.roundTripOf(to.nodeId).slowMs };
-      },
-      local: (avoided) => this.#closest(point, avoided, false),
-    };
-    const lookup = new Lookup({ point, avoid, stepsMax: Math.max(STEPS_MIN, stepsMax), routes, done });
-    this.#lookups.add(lookup);
-    return lookup;
-  }
-
-  #tryJoin(): void {
-    const joining = this.#joining;
-    if (joining === undefined) return;
-    if (this.#nowMs >= joining.aloneMs) {
-      this.#enter([]);
-      return;
-    }
-    const { contacts } = joining;
-    const atOnce = Math.min(JOIN_AT_ONCE, contacts.length);
-    for (let i = 0; i < atOnce; i++) this.#tryJoinBy(contacts[joining.turn++ % contacts.length]!, joining);
-    joining.dueMs = Math.min(joining.aloneMs, this.#nowMs + joining.delayMs * (0.75 + this.#random() / 2));
-    // All contacts once before the next round has to wait longer.
-    if (joining.turn >= contacts.length) joining.delayMs = Math.min(JOIN_RETRY_MS_MAX, joining.delayMs * 2);
-  }
-
-  #takeUp(asker: Member): void {
-    if (this.#isMember) this.#stabilisation.consider(asker);
-    else if (this.#joining !== undefined && !this.#joining.contacts.some((c) => c.nodeId === asker.nodeId)) {
-      if (this.#joining.contacts.length >= this.#settings.contactsMax) return;
-      this.#joining.contacts = [...this.#joining.contacts, asker];
-      this.#tryJoinBy(asker, this.#joining);
-    }
-  }
-
-  #tryJoinBy(contact: Member, joining: Joining): void {
-    const lookup = this.#newLookup(this.self.nodeId, [this.self.nodeId], (found) => {
-      if (lookup.isAnswered) joining.aloneMs = Number.POSITIVE_INFINITY;
-      if (found === undefined || this.#joining !== joining) return;
-      this.#ask(found.owner, { kind: "neighbours" }, (answer) => {
-        if (answer?.kind !== "neighbourhood" || this.#joining !== joining) return;
-        this.#enter([found.owner, ...answer.successors]);
-      });
-    });
-    lookup.startWith(contact, this.#nowMs);
-  }
-
   #enter(candidates: readonly Member[]): void {
     this.#joining = undefined;
     this.#isMember = true;
-    this.#healDueMs = this.#nowMs + HEAL_MS_ALONE;
+    this.#healing.start(this.#nowMs);
     this.#fingerDueMs = this.#nowMs + FINGER_MS_FIRST;
     this.#stabilisation.enter(candidates, this.#nowMs);
     this.#changed();
@@ -678,46 +540,11 @@ export class Ring {
     }
     if (lowest > 159) return;
     const exponent = this.#fingerNext--;
-    this.#lookup(this.#fingers.start(exponent), (found) => {
+    this.#routing.lookup(this.#fingers.start(exponent), (found) => {
       if (found !== undefined && this.#fingers.set(exponent, this.#learn(found.owner) ?? found.owner)) {
         this.#changed();
       }
     });
-  }
-
-  /** Splits heal: contacts outside the present view are asked who follows this node over there. */
-  #heal(): void {
-    const isAlone = this.successors.length === 0;
-    this.#healDueMs = this.#nowMs + (isAlone ? HEAL_MS_ALONE : HEAL_MS);
-    for (const peer of this.#detector.live()) {
-      if (this.#detector.hasSpokenWithin(peer.nodeId, HEAL_MS, this.#nowMs)) {
-        this.#book.seen(peer.nodeId, this.#nowMs);
-      }
-    }
-    const silent = this.#book.latest(
-      (nodeId, seenMs) =>
-        (!this.#detector.isWatched(nodeId) || this.#detector.isSuspected(nodeId)) &&
-        (isAlone || this.#nowMs - seenMs >= HEAL_SILENT_MS),
-    );
-    const targets = new Set<Member>();
-    const turns = isAlone ? HEAL_TARGETS_ALONE : 1;
-    const latest = Math.min(HEAL_LATEST, silent.length);
-    for (let i = 0; i < Math.min(turns, latest); i++) targets.add(silent[this.#healTurn++ % latest]!);
-    const drawn = silent[Math.floor(this.#random() * silent.length)];
-    if (drawn !== undefined) targets.add(drawn);
-    for (const target of targets) {
-      const lookup = this.#newLookup(this.self.nodeId, [this.self.nodeId], (found) => {
-        if (lookup.isAnswered) this.#book.seen(target.nodeId, this.#nowMs);
-        if (found === undefined || !this.#isMember) return;
-        this.#stabilisation.consider(this.#learn(found.owner) ?? found.owner);
-        // Those over there may not know of this side: the one before this node there gets it as a successor.
-        const before = found.predecessor ?? (found.successors.length === 0 ? found.owner : undefined);
-        if (before !== undefined && before.nodeId !== this.self.nodeId) {
-          this.#send(before, { kind: "hint", node: this.self });
-        }
-      });
-      lookup.startWith(target, this.#nowMs);
-    }
   }
 
   #isDead(member: Member): boolean {
