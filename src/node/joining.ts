@@ -130,11 +130,12 @@ async function ask(
   request: JoinRequest,
 ): Promise<JoinAnswer> {
   const { token, contact, log } = options;
-  const places = new Set([writeHostPort(contact), ...token.addresses]);
+  const given = writeHostPort(contact);
+  const places = new Set([given, ...token.addresses]);
   const deadline = performance.now() + JOIN_MS_MAX;
   for (let pauseMs = PAUSE_MS_MIN; ; pauseMs = Math.min(pauseMs * 2, PAUSE_MS_MAX)) {
     const reasons: string[] = [];
-    let isForeign = true;
+    let isForeign = false;
     for (const place of places) {
       try {
         const answer = await callJoin({
@@ -150,13 +151,13 @@ async function ask(
         if (error.remedy === "reject" && !(error instanceof RefusedError)) {
           throw new UsageError(`the cluster does not let this server in: ${error.message}`, { cause: error });
         }
-        isForeign &&= isOfAnotherCluster(error);
+        if (place === given) isForeign = isOfAnotherCluster(error);
         reasons.push(error.message);
       }
     }
     if (isForeign) {
       throw new UsageError(
-        `the join token is of another cluster than the servers at ${[...places].join(", ")}: give a token made by a member of that cluster (${reasons[0]})`,
+        `the join token is of another cluster than the server at ${given}: give one that a member of its cluster made (${reasons[0]})`,
       );
     }
     if (performance.now() + pauseMs > deadline) {

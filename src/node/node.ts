@@ -49,7 +49,8 @@ export async function startServer(settings: ServerSettings, log: Log): Promise<R
   } catch (error) {
     if (server === undefined) await state.directory.close();
     else await server.stop();
-    throw error;
+    // What it was stopped for says more than what that broke.
+    throw server?.failure ?? error;
   }
 }
 
@@ -128,6 +129,11 @@ export class RunningServer {
     }
     await parts.poolStarted;
     void this.#awaitReady(parts);
+  }
+
+  /** What made it stop by itself. */
+  get failure(): ClusterError | undefined {
+    return this.#failure;
   }
 
   /** Of a cluster that this start made; to be shown once. */
