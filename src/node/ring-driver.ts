@@ -303,6 +303,8 @@ export class RingDriver extends EventEmitter<RingEvents> {
     this.#onContacts(
       this.#ring
         .contacts()
+        // One that has never spoken, nor been named by a member, is a hope and not a contact.
+        .filter((record) => record.incarnation > 0)
         .map((record) => ({ ...record, seenMs: Math.round(record.seenMs + this.#epochMs) })),
     );
   }

@@ -583,8 +583,9 @@ export class Ring {
     const gap = nowMs - this.#nowMs;
     this.#nowMs = nowMs;
     if (gap <= LATE_MS) return;
-    this.#detector.stoodStill(gap, gap > STOOD_STILL_MS, nowMs);
-    this.#requests.extend(gap);
+    // Of a shorter delay only the excess is forgiven: a node that is always late must still suspect the dead.
+    this.#detector.stoodStill(gap - LATE_MS, gap > STOOD_STILL_MS, nowMs);
+    this.#requests.extend(gap - LATE_MS);
   }
 
   #taken(): RingEffect[] {

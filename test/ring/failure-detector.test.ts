@@ -135,6 +135,21 @@ test("a process that stands still again and again, and reads nothing between, su
   assert.equal(suspected.length, 4);
 });
 
+test("a process that is always late suspects the dead all the same", async () => {
+  const simulator = settled(5);
+  const { ring } = simulator.node(at("3"));
+  let { nowMs } = simulator;
+  const startMs = nowMs;
+  const suspected: NodeId[] = [];
+
+  while (suspected.length < 4 && nowMs < startMs + 10_000) {
+    nowMs += 150;
+    for (const effect of ring.tick(nowMs)) if (effect.kind === "suspected") suspected.push(effect.nodeId);
+  }
+
+  assert.ok(nowMs - startMs > 1200 && nowMs - startMs < 2500, `${nowMs - startMs} ms`);
+});
+
 test("ten minutes without faults brings no suspicion, nor does a minute with 200 ms of jitter and 5 % loss", async () => {
   const calm = settled(5);
   calm.run(600_000);
