@@ -62,6 +62,7 @@ const OFFERS_MAX = 64;
 const REPORTS_MAX = 1024;
 const CREDIT_RETRY_MS = 250;
 const READ_RETRY_MS = 100;
+const VIEW_RETRY_MS = 50;
 
 export class HostLeader implements Watcher {
   readonly partition: number;
@@ -484,7 +485,9 @@ export class HostLeader implements Watcher {
   async #placeLinks(ref: HandoutRef, outcome: Outcome): Promise<OfferedPage[] | undefined> {
     const page = this.#frontier.depthOf(ref);
     const view = this.#frontier.viewOf(ref.jobId);
-    if (page === undefined || view === undefined) return [];
+    if (page === undefined) return [];
+    // A leader that has just taken over does not know yet where links may lead.
+    if (view === undefined) throw new BusyError("the job's state", VIEW_RETRY_MS);
     const { spec } = view;
     let links: FoundPage[] = [];
     let { depth } = page;

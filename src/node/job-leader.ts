@@ -8,7 +8,7 @@ import { canonicalUrl } from "../frontier/canonical-url.ts";
 import { OFFER_PAGES_MAX, type OfferedPage } from "../frontier/page.ts";
 import { type Account, creditsLeft, grantedAfter } from "../job/budget.ts";
 import { Completion, isQuiet } from "../job/completion.ts";
-import { type Counts, pendingOf } from "../job/counts.ts";
+import type { Counts } from "../job/counts.ts";
 import { isSettled, type JobRecord, jobRecordSchema } from "../job/job-record.ts";
 import type { JobStats, JobStatus, Waiting } from "../job/job-spec.ts";
 import { isOpen, isOver, mayBecome } from "../job/life-cycle.ts";
@@ -227,13 +227,13 @@ export class JobLeader {
   }
 
   async confirm(request: ConfirmRequest): Promise<CrawlReply> {
-    let isUrgent = false;
+    let isNews = false;
     for (const { partition, confirm, counts, waiting } of request.participants) {
       // Counted when asked, not when answered: no answer can slip through a round.
       if (confirm) this.#completion.disturb();
-      if (counts !== null) isUrgent = this.#heard(partition, counts, waiting) || isUrgent;
+      if (counts !== null && this.#heard(partition, counts, waiting)) isNews = true;
     }
-    if (isUrgent && this.#record.status === "running" && isQuiet(this.#progress.values(), this.#maxPages)) {
+    if (isNews && this.#record.status === "running" && isQuiet(this.#progress.values(), this.#maxPages)) {
       this.#round();
     }
     const read = await this.#readRecord();
@@ -275,20 +275,19 @@ export class JobLeader {
     });
   }
 
-  /** True when nothing is pending at that participant. */
+  /** True when that tells anything new. */
   #heard(partition: number, counts: Counts, waiting: readonly Waiting[] | undefined): boolean {
     const known = this.#progress.get(partition);
     if (waiting !== undefined) this.#waitingOn.set(partition, waiting);
     this.#heardAtMs = this.#ports.clock.now();
     // Messages overtake one another; totals tell which is the later state.
-    if (known === undefined || sizeOf(counts) > sizeOf(known)) {
-      this.#progress.set(partition, counts);
-      let settled = 0;
-      for (const c of this.#progress.values()) settled += c.done + c.failed + c.skipped;
-      this.#speed.sample(this.#ports.clock.now(), settled);
-      this.#publish(false);
-    }
-    return pendingOf(counts) === 0 || counts.spent >= this.#maxPages;
+    if (known !== undefined && sizeOf(counts) <= sizeOf(known)) return false;
+    this.#progress.set(partition, counts);
+    let settled = 0;
+    for (const c of this.#progress.values()) settled += c.done + c.failed + c.skipped;
+    this.#speed.sample(this.#ports.clock.now(), settled);
+    this.#publish(false);
+    return true;
   }
 
   #publish(isUrgent: boolean): void {
