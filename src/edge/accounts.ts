@@ -130,7 +130,7 @@ export class RegisterAccounts implements Accounts {
   }
 
   async authenticateToken(accessToken: string): Promise<Principal> {
-    const copy = this.#confirmed();
+    const copy = await this.#confirmed();
     const nowMs = Date.now();
     const claims = this.#keys.verify(accessToken, nowMs);
     const session =
@@ -150,7 +150,7 @@ export class RegisterAccounts implements Accounts {
   }
 
   async authenticateKey(apiKey: string): Promise<Principal> {
-    const copy = this.#confirmed();
+    const copy = await this.#confirmed();
     const id = apiKeyIdOf(apiKey);
     const known =
       id === undefined
@@ -182,9 +182,13 @@ export class RegisterAccounts implements Accounts {
     return copy.users.get(name) ?? (await this.#entries.read("user", name))?.record;
   }
 
-  #confirmed(): Copy {
+  /** A copy on its way is waited for: the first one, or the one after a silence. */
+  async #confirmed(): Promise<Copy> {
+    const isCurrent = (copy: Copy | undefined): copy is Copy =>
+      copy !== undefined && performance.now() - copy.confirmedAtMs <= CONFIRMED_MS_MAX;
+    if (!isCurrent(this.#copy)) await this.#renewing;
     const copy = this.#copy;
-    if (copy === undefined || performance.now() - copy.confirmedAtMs > CONFIRMED_MS_MAX) {
+    if (!isCurrent(copy)) {
       throw new UnavailableError(
         "this server can't reach the cluster's accounts at the moment; try again or ask another server",
       );

@@ -25,6 +25,7 @@ import { type RequestState, restRouter } from "./rest-router.ts";
 import { routes } from "./routes.ts";
 
 const KIB = 1024;
+const TLS_VERSION_MIN = "TLSv1.2";
 const CONNECTIONS_MAX = 2048;
 const HEAD_MS_MAX = 10_000;
 const REQUEST_MS_MAX = 60_000;
@@ -46,6 +47,8 @@ export interface EdgeOptions {
 export interface Edge {
   /** Port 0: any free one. Resolves with where it listens. @throws {UsageError} the port can't be had. */
   listen(port: number, address: string): Promise<{ readonly host: string; readonly port: number }>;
+  /** For connections from now on. */
+  present(tls: EdgeOptions["tls"]): void;
   /** Takes no new connections, ends event streams, and gives requests under way `graceMs`. */
   close(graceMs: number): Promise<void>;
 }
@@ -61,7 +64,7 @@ export function createEdge({ backend, tls, log }: EdgeOptions): Edge {
   const server = createServer(
     {
       ...tls,
-      minVersion: "TLSv1.2",
+      minVersion: TLS_VERSION_MIN,
       handshakeTimeout: HEAD_MS_MAX,
       headersTimeout: HEAD_MS_MAX,
       requestTimeout: REQUEST_MS_MAX,
@@ -75,6 +78,7 @@ export function createEdge({ backend, tls, log }: EdgeOptions): Edge {
   server.on("clientError", refuse);
   return {
     listen: (port, address) => listen(server, port, address),
+    present: (renewed) => server.setSecureContext({ ...renewed, minVersion: TLS_VERSION_MIN }),
     close: async (graceMs) => {
       stopping.abort();
       if (!server.listening) return;

@@ -1,0 +1,105 @@
+/** `cluster`: the ring, where things are in it, and how to let a server in. */
+import { writeFile } from "node:fs/promises";
+import type { Command } from "commander";
+import { UsageError } from "../../errors.ts";
+import type { Client, ClusterStatus } from "../../sdk/client.ts";
+import { DONE, FAILED, type Runner } from "../exit-code.ts";
+import { type ConnectionFlags, connect, withConnectionFlags } from "../profile.ts";
+import { note, printable, say, sayJson, shortNode, table } from "../terminal.ts";
+
+interface ClusterFlags extends ConnectionFlags {
+  readonly json?: true;
+}
+interface JoinTokenFlags extends ClusterFlags {
+  readonly output?: string;
+}
+
+export function addCluster(program: Command, run: Runner): void {
+  const cluster = program.command("cluster").description("look at the ring, and let servers in");
+  const sub = (usage: string, description: string) =>
+    withConnectionFlags(cluster.command(usage).description(description)).option("--json", "print JSON");
+  const withClient = (flags: ClusterFlags, work: (client: Client) => Promise<number>) =>
+    run(async () => {
+      const client = await connect(flags);
+      try {
+        return await work(client);
+      } finally {
+        await client.close();
+      }
+    });
+
+  sub("status", "members, copies, health; exit code 1 when a partition is not served").action(
+    (flags: ClusterFlags) =>
+      withClient(flags, async (client) => {
+        const status = await client.cluster.status();
+        if (flags.json === true) sayJson(status);
+        else say(statusText(status));
+        return status.partitions.unserved === 0 ? DONE : FAILED;
+      }),
+  );
+  sub("lookup <key>", "where a key is, e.g. host/example.org or job/ID").action(
+    (key: string, flags: ClusterFlags) =>
+      withClient(flags, async (client) => {
+        const trace = await client.cluster.lookup(key);
+        if (flags.json === true) sayJson(trace);
+        else {
+          say(`${printable(trace.key)} falls on ${shortNode(trace.point)}…, partition ${trace.partition}`);
+          say(`  led by   ${trace.leader === null ? "nobody at the moment" : shortNode(trace.leader)}`);
+          say(`  kept by  ${trace.members.map(shortNode).join(" ")}`);
+          say(
+            `  found in ${trace.hops} hops${trace.path.length > 0 ? `: ${trace.path.map(shortNode).join(" > ")}` : ""}`,
+          );
+        }
+        return DONE;
+      }),
+  );
+  sub("join-token", "a token that lets one server in, for an hour")
+    .option("-o, --output <file>", "write it to a file that only you can read")
+    .action((flags: JoinTokenFlags) =>
+      withClient(flags, async (client) => {
+        const { token, expiresAt } = await client.cluster.createJoinToken();
+        if (flags.output !== undefined) await writeSecret(flags.output, token);
+        if (flags.json === true) sayJson(flags.output === undefined ? { token, expiresAt } : { expiresAt });
+        else {
+          if (flags.output === undefined) say(token);
+          note(
+            `good for one server until ${expiresAt}: orbweaver server --join HOST:PORT --join-token-file FILE`,
+          );
+        }
+        return DONE;
+      }),
+    );
+}
+
+async function writeSecret(path: string, text: string): Promise<void> {
+  try {
+    await writeFile(path, `${text}\n`, { mode: 0o600, flag: "wx" });
+  } catch (cause) {
+    const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
+    const why = code === "EEXIST" ? "is there already" : `can't be written (${code})`;
+    throw new UsageError(`${path}: ${why}; name another file`, { cause });
+  }
+}
+
+function statusText(status: ClusterStatus): string {
+  const { full, degraded, unserved } = status.partitions;
+  const rows = status.nodes.map((node) => [
+    `${shortNode(node.nodeId)}${node.self ? " *" : ""}`,
+    node.state,
+    node.edge ?? "?",
+    node.peer,
+    node.arcShare === null ? "?" : `${(node.arcShare * 100).toFixed(1)} %`,
+    node.leads === null ? "?" : String(node.leads),
+    node.replicas === null ? "?" : String(node.replicas),
+    node.load === null ? "?" : node.load.toFixed(1),
+  ]);
+  const health = status.ready ? "ready" : `not ready: ${status.reasons.map(printable).join("; ")}`;
+  return [
+    `cluster ${status.clusterId}  ${health}`,
+    `partitions: ${full} with all copies, ${degraded} with fewer, ${unserved} not served; ${status.replicationFactor} copies wanted`,
+    "",
+    table(["node", "state", "edge", "peer", "of the ring", "leads", "copies", "load"], rows),
+    "",
+    "  * answered; in ring order from there. load: pages running and waiting per scraping thread",
+  ].join("\n");
+}

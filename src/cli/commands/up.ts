@@ -1,0 +1,207 @@
+/** `up`: a whole ring on this machine, one process a server, until Ctrl-C. */
+import { existsSync } from "node:fs";
+import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { join, normalize } from "node:path";
+import type { Command } from "commander";
+import { UsageError } from "../../errors.ts";
+import { LOG_LEVELS } from "../../log.ts";
+import { DONE, type Runner } from "../exit-code.ts";
+import { wholeNumber } from "../flag.ts";
+import { interruption, whenAborted } from "../interrupt.ts";
+import { type Profile, profileSchema, readProfile } from "../profile.ts";
+import { ServerChild, type ServerReady } from "../server-child.ts";
+import { note, printable, say, sayJson, shortNode, table } from "../terminal.ts";
+
+interface UpFlags {
+  readonly nodes: number;
+  readonly data: string;
+  readonly edgePort: number;
+  readonly peerPort: number;
+  readonly allowAddresses?: string;
+  readonly scrapeThreads?: number;
+  readonly logLevel: string;
+  readonly json?: true;
+}
+
+const NODES_MAX = 64;
+
+export function addUp(program: Command, run: Runner): void {
+  program
+    .command("up")
+    .description("a whole ring on this machine; prints where it is and how to sign in")
+    .option("--nodes <n>", "servers", wholeNumber(1, NODES_MAX), 5)
+    .option("--data <dir>", "where their data is kept, one folder each", "./data")
+    .option(
+      "--edge-port <n>",
+      "of the first server; each next one has the next port",
+      wholeNumber(0, 65_535),
+      8443,
+    )
+    .option(
+      "--peer-port <n>",
+      "of the first server; each next one has the next port",
+      wholeNumber(0, 65_535),
+      7443,
+    )
+    .option("--allow-addresses <cidrs>", "also scrape these addresses, e.g. 127.0.0.0/8")
+    .option("--scrape-threads <n>", "per server", wholeNumber(1, 64))
+    .option("--log-level <level>", `what the servers say: ${LOG_LEVELS.join(", ")}`, "warn")
+    .option("--json", "print one line of JSON when all are ready")
+    .action((flags: UpFlags) => run(() => up(flags)));
+}
+
+async function up(flags: UpFlags): Promise<number> {
+  const interrupted = interruption();
+  const known = await knownServers(flags.data);
+  const count = Math.max(flags.nodes, known);
+  if (known > flags.nodes) note(`${flags.data} has ${known} servers: all of them are started`);
+  const servers = Array.from({ length: count }, (_, n) => {
+    const directory = join(flags.data, folderOf(n));
+    return { directory, child: new ServerChild(folderOf(n), serverFlags(flags, n, count, directory), note) };
+  });
+  const stop = () => Promise.all(servers.map(({ child }) => child.stop()));
+  try {
+    const starting = startAll(servers, flags);
+    // When Ctrl-C wins, its end is nobody's concern any more: the servers under it are stopped.
+    starting.catch(() => {});
+    const ready = await Promise.race([starting, whenAborted(interrupted).then(() => undefined)]);
+    if (ready !== undefined) {
+      const profile = await writeProfile(flags.data, ready);
+      if (flags.json === true) sayJson({ event: "ready", servers: ready, profile });
+      else say(welcome(flags.data, profile, ready));
+      await whenAborted(interrupted);
+      if (flags.json !== true) note("stopping; what is under way is finished first");
+    }
+  } finally {
+    await stop();
+  }
+  return DONE;
+}
+
+interface LocalServer {
+  readonly directory: string;
+  readonly child: ServerChild;
+}
+
+/** The first one makes the cluster and lets the others in; those that were members just start. */
+async function startAll(servers: readonly LocalServer[], flags: UpFlags): Promise<ServerReady[]> {
+  const [first, ...others] = servers;
+  if (first === undefined) throw new UsageError("--nodes must be at least 1");
+  const members = others.filter(({ directory }) => isServer(directory));
+  const [made, ...back] = await Promise.all([
+    first.child.start(isServer(first.directory) ? [] : ["--bootstrap"]),
+    ...members.map(({ child }) => child.start()),
+  ]);
+  const ready = new Map<LocalServer, ServerReady>([[first, made]]);
+  for (const [n, member] of members.entries()) ready.set(member, back[n]!);
+  const joiners = others.filter((server) => !members.includes(server));
+  if (joiners.length > 0) {
+    const tokens = await joinTokens(first.directory, made, flags.data, joiners.length);
+    await Promise.all(
+      joiners.map(async (server, n) => {
+        const more = ["--join", made.peer, "--join-token-file", tokens[n]!];
+        ready.set(server, await server.child.start(more));
+        await rm(tokens[n]!, { force: true });
+      }),
+    );
+  }
+  return servers.map((server) => ready.get(server)!);
+}
+
+/** Files with one token each, readable by this user only. */
+async function joinTokens(
+  firstDirectory: string,
+  first: ServerReady,
+  data: string,
+  count: number,
+): Promise<string[]> {
+  const { createClient } = await import("../../sdk/client.ts");
+  const own = join(data, "client.json");
+  const profile = readProfile(existsSync(own) ? own : join(firstDirectory, "client.json"));
+  const client = createClient({ ...profile?.content, servers: [first.edge] });
+  try {
+    const files: string[] = [];
+    for (let n = 0; n < count; n++) {
+      const { token } = await client.cluster.createJoinToken();
+      const file = join(data, `join-token-${n + 1}`);
+      await writeFile(file, token, { mode: 0o600 });
+      files.push(file);
+    }
+    return files;
+  } finally {
+    await client.close();
+  }
+}
+
+/** What signs this machine's commands in, with all edges in it. */
+async function writeProfile(data: string, ready: readonly ServerReady[]): Promise<string> {
+  const path = join(data, "client.json");
+  const source = existsSync(path) ? path : join(data, folderOf(0), "client.json");
+  const known = profileSchema.parse(JSON.parse(await readFile(source, "utf8")));
+  const profile: Profile = { ...known, servers: ready.map(({ edge }) => edge) };
+  await writeFile(`${path}.new`, `${JSON.stringify(profile, null, 2)}\n`, { mode: 0o600 });
+  await rename(`${path}.new`, path);
+  return path;
+}
+
+function serverFlags(flags: UpFlags, n: number, count: number, directory: string): string[] {
+  const port = (first: number) => String(first === 0 ? 0 : first + n);
+  // The servers share the machine's cores.
+  const threads = flags.scrapeThreads ?? Math.max(1, Math.floor((availableParallelism() - 1) / count));
+  return [
+    ...["--data", directory, "--edge-port", port(flags.edgePort), "--peer-port", port(flags.peerPort)],
+    ...["--scrape-threads", String(threads), "--log-level", flags.logLevel],
+    ...(flags.allowAddresses === undefined ? [] : ["--allow-addresses", flags.allowAddresses]),
+  ];
+}
+
+function folderOf(n: number): string {
+  return `server-${n + 1}`;
+}
+
+function isServer(directory: string): boolean {
+  return existsSync(join(directory, "identity.json"));
+}
+
+/** How many servers have their folder here. @throws {UsageError} the folder is of something else. */
+async function knownServers(data: string): Promise<number> {
+  if (isServer(data)) {
+    throw new UsageError(
+      `${data} holds one server: start it with \`orbweaver server --data ${data}\`, or give another folder with --data`,
+    );
+  }
+  try {
+    await mkdir(data, { recursive: true, mode: 0o700 });
+    const names = await readdir(data);
+    const numbers = names.flatMap((name) => {
+      const number = /^server-(\d+)$/.exec(name)?.[1];
+      return number !== undefined && isServer(join(data, name)) ? [Number(number)] : [];
+    });
+    return Math.min(NODES_MAX, Math.max(0, ...numbers));
+  } catch (cause) {
+    const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
+    throw new UsageError(`${data}: can't be used (${code}); give a folder of yours with --data`, { cause });
+  }
+}
+
+function welcome(data: string, profile: string, ready: readonly ServerReady[]): string {
+  const isDefault = normalize(data) === "data";
+  const run = (command: string) =>
+    `  npm run orbweaver -- ${command}${isDefault ? "" : ` --profile ${profile}`}`;
+  const { username = "admin" } = readProfile(profile)?.content ?? {};
+  const rows = ready.map(({ edge, peer, nodeId }, n) => [folderOf(n), edge, peer, shortNode(nodeId)]);
+  return [
+    `Orbweaver is up: ${ready.length} ${ready.length === 1 ? "server" : "servers"}, data in ${data}`,
+    "",
+    table(["server", "edge", "peers", "node"], rows),
+    "",
+    `Sign in as ${printable(username)}; the password is in ${profile}, which signs the command line in by itself.`,
+    "",
+    "Try, in another terminal:",
+    run("cluster status"),
+    run("crawl https://books.toscrape.com/ --max-pages 20 -o books.ndjson"),
+    "",
+    "Ctrl-C stops them all; the same command starts them again with their data.",
+  ].join("\n");
+}

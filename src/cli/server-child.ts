@@ -1,0 +1,139 @@
+/** A server in a process of its own, started again when it dies without having been told to. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { z } from "zod";
+import { UnavailableError, UsageError } from "../errors.ts";
+
+const PROGRAM = fileURLToPath(new URL("./orbweaver.js", import.meta.url));
+const READY_MS_MAX = 60_000;
+const STOP_MS_MAX = 25_000;
+const RESTART_MS_MIN = 500;
+const RESTART_MS_MAX = 30_000;
+/** Having lived this long, it is taken to be well again. */
+const WELL_MS = 60_000;
+const LINES_KEPT = 20;
+
+const readySchema = z.object({
+  event: z.literal("ready"),
+  edge: z.string(),
+  peer: z.string(),
+  nodeId: z.string(),
+});
+export type ServerReady = z.output<typeof readySchema>;
+
+export class ServerChild {
+  readonly name: string;
+  readonly #flags: readonly string[];
+  readonly #print: (line: string) => void;
+  // The last lines of standard error: what it died of.
+  readonly #lines: string[] = [];
+  #process: ChildProcess | undefined;
+  #isStopping = false;
+  #restartMs = RESTART_MS_MIN;
+  #restarting: NodeJS.Timeout | undefined;
+
+  /** @param flags of every start. @param print takes the lines of its log. */
+  constructor(name: string, flags: readonly string[], print: (line: string) => void) {
+    this.name = name;
+    this.#flags = flags;
+    this.#print = print;
+  }
+
+  /**
+   * Resolves when the server is a member; it is watched from then on.
+   *
+   * @param more flags of this start only.
+   * @throws {UsageError} it ended before: with what it said.
+   */
+  async start(more: readonly string[] = []): Promise<ServerReady> {
+    const ready = await this.#launch(more);
+    this.#watch();
+    return ready;
+  }
+
+  /** In good order as far as it can, within a bounded time. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    clearTimeout(this.#restarting);
+    const child = this.#process;
+    if (child === undefined || hasEnded(child)) return;
+    const ended = once(child, "exit");
+    child.kill("SIGTERM");
+    const timer = setTimeout(() => child.kill("SIGKILL"), STOP_MS_MAX);
+    await ended;
+    clearTimeout(timer);
+  }
+
+  async #launch(more: readonly string[]): Promise<ServerReady> {
+    const startedMs = performance.now();
+    const child = spawn(process.execPath, [PROGRAM, "server", "--json", ...this.#flags, ...more], {
+      // A group of its own, so that Ctrl-C reaches only us; the channel tells it when we are gone.
+      detached: true,
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
+    });
+    this.#process = child;
+    this.#lines.length = 0;
+    createInterface({ input: child.stderr! }).on("line", (line) => {
+      this.#lines.push(line);
+      if (this.#lines.length > LINES_KEPT) this.#lines.shift();
+      this.#print(`${this.name}: ${line}`);
+    });
+    const { promise, resolve, reject } = Promise.withResolvers<ServerReady>();
+    createInterface({ input: child.stdout! }).on("line", (line) => {
+      const ready = readReady(line);
+      if (ready !== undefined) resolve(ready);
+    });
+    child.once("error", reject);
+    child.once("close", (code, signal) => {
+      const said = this.#lines.join("\n") || `ended with ${signal ?? code}`;
+      reject(new UsageError(`${this.name} did not start: ${said.replace(/^orbweaver: /, "")}`));
+      if (performance.now() - startedMs > WELL_MS) this.#restartMs = RESTART_MS_MIN;
+    });
+    const timer = setTimeout(() => {
+      reject(new UnavailableError(`${this.name} was not ready within ${READY_MS_MAX / 1000} s`));
+      child.kill("SIGKILL");
+    }, READY_MS_MAX);
+    try {
+      return await promise;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #watch(): void {
+    const child = this.#process!;
+    const onExit = () => {
+      if (this.#isStopping) return;
+      this.#print(`${this.name}: ended unexpectedly; it is started again in ${this.#restartMs} ms`);
+      this.#restarting = setTimeout(() => void this.#restart(), this.#restartMs);
+      this.#restartMs = Math.min(this.#restartMs * 2, RESTART_MS_MAX);
+    };
+    if (hasEnded(child)) onExit();
+    else child.once("exit", onExit);
+  }
+
+  async #restart(): Promise<void> {
+    if (this.#isStopping) return;
+    try {
+      await this.#launch([]);
+      this.#print(`${this.name}: is back`);
+    } catch {
+      // Its own lines were printed; it is tried again like after any other end.
+    }
+    if (!this.#isStopping) this.#watch();
+  }
+}
+
+function hasEnded(child: ChildProcess): boolean {
+  return child.exitCode !== null || child.signalCode !== null;
+}
+
+function readReady(line: string): ServerReady | undefined {
+  try {
+    return readySchema.safeParse(JSON.parse(line)).data;
+  } catch {
+    return undefined; // Not every line has to be for us.
+  }
+}
