@@ -27,6 +27,15 @@ export interface EdgeTls {
   readonly key: string;
 }
 
+export interface EdgeParts {
+  readonly clusterId: string;
+  readonly registers: Registers;
+  readonly layout: KeyLayout;
+  readonly jobs: Jobs;
+  readonly cluster: ClusterView;
+  ready(): Readiness;
+}
+
 const READY_LOOK_MS = 25;
 const HAND_OVER_MS_MAX = 5_000;
 
@@ -58,7 +67,7 @@ export class RunningServer {
   readonly nodeId: NodeId;
   readonly clusterId: string;
   /** Where the edge is to listen, and what clients are told. */
-  readonly edgeAddress: { readonly bind: PeerAddress; readonly advertise: PeerAddress };
+  readonly edge: { readonly bind: PeerAddress; readonly advertise: PeerAddress };
   /** What peers connect to. */
   readonly peerAddress: PeerAddress;
   /** PEM of the cluster's root: what clients verify the edge with. */
@@ -96,7 +105,7 @@ export class RunningServer {
     this.#edgeTls = edgeTls ?? edgeTlsOf(credentials);
     this.nodeId = membership.nodeId;
     this.clusterId = membership.clusterId;
-    this.edgeAddress = { bind: addresses.edge.bind, advertise: addresses.edge.advertise };
+    this.edge = { bind: addresses.edge.bind, advertise: addresses.edge.advertise };
     this.peerAddress = addresses.peer.advertise;
     this.rootCertificate = credentials.rootCertificate;
     this.ready = this.#ready.promise;
@@ -141,20 +150,17 @@ export class RunningServer {
     return this.#firstAdmin;
   }
 
-  get registers(): Registers {
-    return this.#open.registers;
-  }
-
-  get layout(): KeyLayout {
-    return this.#open.layout;
-  }
-
-  get jobs(): Jobs {
-    return this.#open.jobs;
-  }
-
-  get cluster(): ClusterView {
-    return this.#open.view;
+  /** What an edge needs of the member that it stands before. */
+  get backend(): EdgeParts {
+    const { registers, layout, jobs, view } = this.#open;
+    return {
+      clusterId: this.clusterId,
+      registers,
+      layout,
+      jobs,
+      cluster: view,
+      ready: () => this.readiness(),
+    };
   }
 
   /** What the edge presents now. */

@@ -81,8 +81,11 @@ export class RoutedRegisters implements Registers {
   readonly #routes: LeaderRoutes;
   // Who answered as leader last; bounded by the number of partitions.
   readonly #leaders = new Map<number, NodeId>();
+  // Of the calls under way: how to end them when this server stops.
+  readonly #waiting = new Set<(error: Error) => void>();
   #calls = 0;
   #redirects = 0;
+  #isStopped = false;
 
   constructor(routes: LeaderRoutes) {
     this.#routes = routes;
@@ -113,7 +116,29 @@ export class RoutedRegisters implements Registers {
     });
   }
 
-  async #atLeader<T>(
+  /** Whoever waits hears now that this server stops; a write may or may not have happened. */
+  stop(): void {
+    this.#isStopped = true;
+    for (const reject of this.#waiting) reject(stopping());
+    this.#waiting.clear();
+  }
+
+  #atLeader<T>(
+    partition: number,
+    timeoutMs: number | undefined,
+    repeatable: boolean,
+    ask: { here: () => Promise<T>; there: (to: PeerRef, timeoutMs: number) => Promise<T> },
+  ): Promise<T> {
+    if (this.#isStopped) return Promise.reject(stopping());
+    return new Promise<T>((resolve, reject) => {
+      this.#waiting.add(reject);
+      this.#find(partition, timeoutMs, repeatable, ask)
+        .then(resolve, reject)
+        .finally(() => this.#waiting.delete(reject));
+    });
+  }
+
+  async #find<T>(
     partition: number,
     timeoutMs: number = this.#routes.requestTimeoutMs,
     repeatable: boolean,
@@ -127,6 +152,7 @@ export class RoutedRegisters implements Registers {
     this.#calls++;
 
     for (;;) {
+      if (this.#isStopped) throw stopping();
       const remainingMs = deadline - performance.now();
       if (remainingMs <= 0) {
         throw new UnavailableError(
@@ -213,6 +239,10 @@ export class RoutedRegisters implements Registers {
       .catch(() => [] as Member[]);
     return wished.find((member) => !refused.has(member.nodeId) && !ring.isSuspected(member.nodeId))?.nodeId;
   }
+}
+
+function stopping(): UnavailableError {
+  return new UnavailableError("this server is stopping; ask another one");
 }
 
 async function within<T>(answer: Promise<T>, timeoutMs: number, partition: number): Promise<T> {

@@ -224,6 +224,7 @@ export async function setUpParts(
   connect({ ring, replicas, crawl, repair, closing });
   closing.defer(async () => {
     reception.close();
+    registers.stop();
     await ring.leave();
     await pause(GOODBYE_MS);
     ring.stop();

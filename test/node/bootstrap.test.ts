@@ -62,7 +62,7 @@ async function founder(t: Test, data: string, more: object = {}): Promise<Runnin
 
 /** Flags with which another server joins `member`. */
 async function joinFlags(member: RunningServer, tokenFile: string) {
-  const { token } = await member.cluster.createJoinToken();
+  const { token } = await member.backend.cluster.createJoinToken();
   await writeFile(tokenFile, token, { mode: 0o600 });
   return { join: `127.0.0.1:${member.peerAddress.port}`, joinTokenFile: tokenFile };
 }
@@ -72,7 +72,11 @@ const identityOf = async (data: string) =>
     .looseObject({ nodeId: z.string(), incarnation: z.number(), bootstrapped: z.boolean() })
     .parse(JSON.parse(await readFile(join(data, "identity.json"), "utf8")));
 
-const entriesOf = (server: RunningServer) => new ClusterEntries(server.registers, server.layout);
+const entriesOf = (server: RunningServer) =>
+  new ClusterEntries(server.backend.registers, server.backend.layout);
+
+const accountsOf = (server: RunningServer) =>
+  new SystemEntries(server.backend.registers, server.backend.layout);
 
 /** What a start that must fail says. */
 async function refusal(data: string, more: object): Promise<string> {
@@ -93,7 +97,7 @@ test("the first server makes a cluster, and is the same one after a restart", as
   t.same(first.readiness(), { ready: true, reasons: [] });
   const { nodeId, clusterId } = first;
   t.match(clusterId, /^[0-9a-f]{32}$/);
-  const accounts = new SystemEntries(first.registers, first.layout);
+  const accounts = accountsOf(first);
   const admin = await accounts.read("user", "admin");
   t.equal(admin?.record.role, "admin");
   t.ok(await verifyPassword(first.firstAdmin?.password ?? "", admin?.record.passwordHash));
@@ -107,7 +111,7 @@ test("the first server makes a cluster, and is the same one after a restart", as
   t.match((await entriesOf(first).members())[0], { nodeId, state: "active" });
   const client = JSON.parse(await readFile(join(data, "client.json"), "utf8"));
   t.same(client, {
-    servers: [`https://127.0.0.1:${first.edgeAddress.bind.port}`],
+    servers: [`https://127.0.0.1:${first.edge.bind.port}`],
     ca: first.rootCertificate,
     username: "admin",
     password: first.firstAdmin?.password,
@@ -123,11 +127,11 @@ test("the first server makes a cluster, and is the same one after a restart", as
   t.equal(again.clusterId, clusterId);
   t.equal(again.firstAdmin, undefined);
   t.match(await identityOf(data), { incarnation: 2, bootstrapped: true });
-  t.equal((await new SystemEntries(again.registers, again.layout).list("user")).length, 1);
+  t.equal((await accountsOf(again).list("user")).length, 1);
   t.same(JSON.parse(await readFile(join(data, "client.json"), "utf8")).servers, [
-    `https://127.0.0.1:${again.edgeAddress.bind.port}`,
+    `https://127.0.0.1:${again.edge.bind.port}`,
   ]);
-  const status = await again.cluster.status();
+  const status = await again.backend.cluster.status();
   t.same(status.partitions, { full: 0, degraded: 8, unserved: 0 });
   t.match(status.nodes, [{ nodeId, self: true, state: "alive", leads: 8, arcShare: 1 }]);
 });
@@ -172,7 +176,7 @@ test("a server joins with a token, once, and is a member after a restart by the 
   t.equal(second.clusterId, first.clusterId);
   t.equal(second.rootCertificate, first.rootCertificate);
   t.not(second.nodeId, first.nodeId);
-  const nodes = await second.cluster.nodes();
+  const nodes = await second.backend.cluster.nodes();
   t.match(nodes, [
     { nodeId: second.nodeId, self: true, state: "alive", arcShare: 0.5 },
     { nodeId: first.nodeId, self: false, state: "alive", arcShare: 0.5 },
@@ -182,7 +186,9 @@ test("a server joins with a token, once, and is a member after a restart by the 
     addresses: { peer: `127.0.0.1:${second.peerAddress.port}` },
     zone: "rack-2",
   });
-  await until(async () => (await first.cluster.partitions()).every(({ members }) => members.length === 2));
+  await until(async () =>
+    (await first.backend.cluster.partitions()).every(({ members }) => members.length === 2),
+  );
 
   t.match(await refusal(join(home, "c"), flags), /used by another server; make one for each/);
   await second.stop();
@@ -190,13 +196,13 @@ test("a server joins with a token, once, and is a member after a restart by the 
   await again.ready;
   t.equal(again.nodeId, second.nodeId);
   t.match(await identityOf(join(home, "b")), { incarnation: 2 });
-  await until(async () => (await first.cluster.partitions()).every(({ leader }) => leader !== null));
+  await until(async () => (await first.backend.cluster.partitions()).every(({ leader }) => leader !== null));
 });
 
 test("a joiner whose answer was lost asks again with its key and gets the same answer", async (t) => {
   const home = await folder(t);
   const first = await founder(t, join(home, "a"));
-  const token = readJoinToken((await first.cluster.createJoinToken()).token);
+  const token = readJoinToken((await first.backend.cluster.createJoinToken()).token);
   const credentials = await credentialsIn(first, home);
   const ask = async (nodeKey: string) =>
     joinAnswerSchema.parse(
