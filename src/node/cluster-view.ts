@@ -118,7 +118,7 @@ export class ClusterView {
 
   /** In ring order, from this server on. */
   async nodes(): Promise<ClusterNode[]> {
-    const seen = await this.#ask(this.#known(), true);
+    const seen = await this.#ask(this.#known(), false);
     return seen.map((node) => this.#node(node));
   }
 
@@ -200,7 +200,7 @@ export class ClusterView {
       incarnation: status?.incarnation ?? member.incarnation,
       load: status?.load ?? ring.loadOf(nodeId) ?? null,
       leads: status?.leads ?? null,
-      replicas: status?.partitions?.length ?? null,
+      replicas: status?.replicas ?? null,
       uptimeMs: status?.uptimeMs ?? null,
       version: status?.version ?? null,
       arcShare: status === undefined ? null : arcShare(nodeId, status.predecessor),

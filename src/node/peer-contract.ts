@@ -88,6 +88,8 @@ export const nodeStatusSchema = z.object({
   load: z.number().nonnegative(),
   /** Partitions that it leads. */
   leads: z.int().nonnegative(),
+  /** Partitions of which it keeps a copy. */
+  replicas: z.int().nonnegative(),
   uptimeMs: z.number().nonnegative(),
   /** Its predecessor on the ring: the arc between the two is its own. */
   predecessor: nodeIdSchema.nullable(),

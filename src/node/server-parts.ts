@@ -206,6 +206,7 @@ export async function setUpParts(
       state: hooks.state(),
       load: crawl.status().load,
       leads: held.filter(({ role }) => role === "leader").length,
+      replicas: held.filter(({ role }) => role === "leader" || role === "follower").length,
       uptimeMs: performance.now() - startedMs,
       predecessor: ring.view().predecessor,
       ...(partitions ? { partitions: held } : {}),

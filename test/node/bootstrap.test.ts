@@ -25,6 +25,7 @@ import { joinAnswerSchema } from "../../src/node/peer-contract.ts";
 import { chooseAddresses } from "../../src/node/server-addresses.ts";
 import { SystemEntries } from "../../src/node/system-entries.ts";
 import { callJoin } from "../../src/peer/join-call.ts";
+import { partitionOf } from "../../src/ring/identifier.ts";
 import { DataDirectory } from "../../src/store/data-directory.ts";
 import { readMasterKey } from "../../src/vault/master-key.ts";
 import { Vault } from "../../src/vault/vault.ts";
@@ -189,9 +190,18 @@ test("a server joins with a token, once, and is a member after a restart by the 
   await until(async () =>
     (await first.backend.cluster.partitions()).every(({ members }) => members.length === 2),
   );
+  const trace = await second.backend.cluster.lookup("host/books.example");
+  t.match(trace, {
+    key: "host/books.example",
+    point: /^[0-9a-f]{40}$/,
+    partition: partitionOf(trace.key, 8),
+  });
+  t.same([...trace.members].sort(), [first.nodeId, second.nodeId].sort());
 
   t.match(await refusal(join(home, "c"), flags), /used by another server; make one for each/);
   await second.stop();
+  // As if it had been killed before it kept whom it met: those that let it in stand in its vault.
+  await rm(join(home, "b", "contacts.json"));
   const again = await start(t, join(home, "b"), flags);
   await again.ready;
   t.equal(again.nodeId, second.nodeId);
