@@ -34,7 +34,7 @@ export async function startServerProcess(settings: ServerSettings, log: Log): Pr
   const stop = async () => {
     await server.drain();
     await edge.close(GRACE_MS);
-    await accounts.stop();
+    accounts.stop();
     await server.stop();
   };
   try {

@@ -50,7 +50,7 @@ export class RegisterAccounts implements Accounts {
   readonly #entries: SystemEntries;
   readonly #keys: TokenKeys;
   readonly #log: Log;
-  readonly #stopping = new AbortController();
+  #isStopping = false;
   #copy: Copy | undefined;
   // Of the signing keys in use, so that they are parsed again only after a change.
   #kids = "";
@@ -68,10 +68,10 @@ export class RegisterAccounts implements Accounts {
     this.#renewing = this.#renew();
   }
 
-  async stop(): Promise<void> {
-    this.#stopping.abort();
+  /** A question that is under way is not waited for: its answer changes nothing any more. */
+  stop(): void {
+    this.#isStopping = true;
     clearTimeout(this.#timer);
-    await this.#renewing;
   }
 
   async login(username: string, password: string): Promise<SignIn> {
@@ -237,7 +237,7 @@ export class RegisterAccounts implements Accounts {
     } catch (error) {
       this.#log.debug("accounts not confirmed", { error });
     }
-    if (this.#stopping.signal.aborted) return;
+    if (this.#isStopping) return;
     this.#timer = setTimeout(() => this.start(), this.#copy === undefined ? FIRST_RENEW_MS : RENEW_MS);
     this.#timer.unref();
   }
