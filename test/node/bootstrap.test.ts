@@ -320,6 +320,8 @@ test("an old copy of a data directory is found out, marked, and let in only as a
   t.match(reason, { message: /old copy: .* has seen a later start .* --as-new/ });
   await t.rejects(startServer(settingsOf(copy), log), StaleDataDirectoryError);
 
+  // A group of two can't decide anything without its second member.
+  await (await start(t, b)).ready;
   const flags = await joinFlags(first, join(home, "token"));
   const fresh = await start(t, copy, { ...flags, asNew: true });
   await fresh.ready;
