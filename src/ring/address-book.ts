@@ -37,8 +37,8 @@ export class AddressBook {
   }
 
   /**
-   * Takes in what somebody said about `member`. The freshest that is known of
-   * it, or undefined when it has left since.
+   * Takes in what somebody said about `member`. What is known of this start of
+   * it, or undefined when it has left, or started again, since.
    */
   learn(member: Member, seenMs: number): Member | undefined {
     const left = this.#left.get(member.nodeId);
@@ -50,6 +50,8 @@ export class AddressBook {
       this.#contacts.set(member.nodeId, { member, seenMs });
       return member;
     }
+    // An address alone stands for whichever start answers there.
+    if (member.instance !== "" && member.incarnation < known.member.incarnation) return undefined;
     const isFresher =
       member.incarnation > known.member.incarnation ||
       (member.incarnation === known.member.incarnation &&
@@ -78,6 +80,18 @@ export class AddressBook {
   hasLeft(nodeId: NodeId, incarnation: number): boolean {
     const left = this.#left.get(nodeId);
     return left !== undefined && left >= incarnation;
+  }
+
+  /** Whether it said goodbye, and no later start of it has been heard of. */
+  isGone(nodeId: NodeId): boolean {
+    return this.#left.has(nodeId) && !this.#contacts.has(nodeId);
+  }
+
+  /** Whether this start of the node has left, or a later one is known. */
+  isPast(member: Member): boolean {
+    if (member.instance === "") return false;
+    const known = this.#contacts.get(member.nodeId)?.member.incarnation ?? 0;
+    return known > member.incarnation || this.hasLeft(member.nodeId, member.incarnation);
   }
 
   dropUnseen(nowMs: number): void {

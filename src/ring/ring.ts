@@ -43,6 +43,7 @@ export interface RingSettings {
 export type RingEffect =
   /** `led` of pings and pongs is empty: the driver fills it in. */
   | { readonly kind: "send"; readonly to: Sender; readonly message: RingMessage }
+  /** It is silent, refuses connections, or said goodbye. */
   | { readonly kind: "suspected"; readonly nodeId: NodeId }
   | { readonly kind: "alive"; readonly nodeId: NodeId }
   /** Neighbours, fingers or members are others than before. */
@@ -126,6 +127,7 @@ export class Ring {
         ),
       send: (to, message) => this.#send(to, message),
       isDead: (member) => this.#isDead(member),
+      current: (member) => this.member(member.nodeId) ?? member,
       isReachable: (member) => this.#detector.isReachable(member.nodeId, this.#nowMs),
       isWatched: (member) => this.#detector.isWatched(member.nodeId),
       learn: (member) => this.#learn(member),
@@ -143,6 +145,7 @@ export class Ring {
       lengthMax: settings.successors,
       isMember: () => this.#isMember,
       isDead: (member) => this.#isDead(member),
+      current: (member) => this.member(member.nodeId) ?? member,
       nowMs: () => this.#nowMs,
       ask: (to, question, done) => this.#ask(to, question, done),
     });
@@ -331,8 +334,9 @@ export class Ring {
     return nodeId === this.self.nodeId ? this.#load : this.#detector.loadOf(nodeId);
   }
 
+  /** Also of one that said goodbye. */
   isSuspected(nodeId: NodeId): boolean {
-    return this.#detector.isSuspected(nodeId);
+    return this.#detector.isSuspected(nodeId) || this.#book.isGone(nodeId);
   }
 
   isReachable(nodeId: NodeId): boolean {
@@ -444,6 +448,9 @@ export class Ring {
       }
       case "leaving":
         this.#book.left(from.nodeId, from.incarnation);
+        if (this.#detector.isWatched(from.nodeId) && !this.#detector.isSuspected(from.nodeId)) {
+          this.#effects.push({ kind: "suspected", nodeId: from.nodeId });
+        }
         this.#fingers.drop(from.nodeId);
         this.#stabilisation.left(from.nodeId, message, this.#nowMs);
         this.#detector.forget(from.nodeId);
@@ -467,14 +474,26 @@ export class Ring {
 
   #learn(member: Member): Member | undefined {
     const before = this.#book.get(member.nodeId);
+    const wasGone = this.#book.isGone(member.nodeId);
     const known = this.#book.learn(member, this.#nowMs);
     if (known === undefined || known === before || known.nodeId === this.self.nodeId) return known;
-    if (before !== undefined) {
+    this.#effects.push({ kind: "contacts" });
+    if (this.#replicaPeers.has(known.nodeId)) this.#isWatchStale = true;
+    if (before === undefined) {
+      // A later start of one that left.
+      if (wasGone) this.#effects.push({ kind: "alive", nodeId: known.nodeId });
+      return known;
+    }
+    this.#detector.renew(known);
+    if (before.instance === "" || before.incarnation === known.incarnation) {
       this.#stabilisation.renew(known);
       this.#fingers.renew(known);
-      this.#detector.renew(known);
+      return known;
     }
-    this.#effects.push({ kind: "contacts" });
+    // The earlier start is dead, and the later one has no place in the ring before it has joined.
+    this.#fingers.drop(known.nodeId);
+    this.#stabilisation.soon(this.#nowMs);
+    this.#changed();
     return known;
   }
 
@@ -548,7 +567,7 @@ export class Ring {
   }
 
   #isDead(member: Member): boolean {
-    return this.#detector.isSuspected(member.nodeId) || this.#book.hasLeft(member.nodeId, member.incarnation);
+    return this.#detector.isSuspected(member.nodeId) || this.#book.isPast(member);
   }
 
   #ping(to: Member): void {

@@ -26,6 +26,8 @@ export interface RoutingState {
   readonly lengthMax: number;
   isMember(): boolean;
   isDead(member: Member): boolean;
+  /** The start of the node that speaks now. */
+  current(member: Member): Member;
   nowMs(): number;
   ask(to: Member, question: Question, done: (answer: Answer | undefined) => void): void;
 }
@@ -164,7 +166,8 @@ export class Routing {
         },
         local: (avoided) => this.closest(point, avoided, false),
       },
-      done,
+      // It has just answered: whatever start was asked for, it is the present one.
+      done: (found) => done(found && { ...found, owner: this.#state.current(found.owner) }),
     });
     this.#lookups.add(lookup);
     return lookup;

@@ -21,11 +21,13 @@ export interface StabilisationRoutes {
   /** Undefined: no answer, or not a member. */
   askNeighbours(to: Member, done: (answer: Neighbourhood | undefined, nowMs: number) => void): void;
   send(to: Sender, message: RingMessage): void;
-  /** Suspected or left. */
+  /** Suspected, left, or started again since: a later start has no place before it has joined. */
   isDead(member: Member): boolean;
+  /** The start of the node that speaks now. */
+  current(member: Member): Member;
   isReachable(member: Member): boolean;
   isWatched(member: Member): boolean;
-  /** The freshest known of a node that somebody named; undefined when it has left. */
+  /** What is known of a start that somebody named; undefined when it is over. */
   learn(member: Member): Member | undefined;
   /** Fingers, nodes heard recently, contacts: asked when nobody in the list lives. */
   lastResorts(): readonly Member[];
@@ -137,7 +139,7 @@ export class Stabilisation {
     this.#routes.askNeighbours(candidate, (answer, answeredMs) => {
       this.#considered.delete(candidate.nodeId);
       if (answer === undefined || !this.#isNearer(candidate)) return;
-      this.#adopt([candidate, ...this.successors.candidates()], answeredMs);
+      this.#adopt([this.#routes.current(candidate), ...this.successors.candidates()], answeredMs);
       this.#notifyFirst();
       this.soon(answeredMs);
     });
@@ -207,7 +209,7 @@ export class Stabilisation {
     const ahead = this.successors.members.filter(
       (member) => between(member.nodeId, this.#self.nodeId, successor.nodeId) && !this.#routes.isDead(member),
     );
-    this.#adopt([...ahead, successor, ...answer.successors], nowMs);
+    this.#adopt([...ahead, this.#routes.current(successor), ...answer.successors], nowMs);
     const named = answer.predecessor === null ? undefined : this.#routes.learn(answer.predecessor);
     if (named !== undefined) this.consider(named);
     this.#notifyFirst();
@@ -240,7 +242,8 @@ export class Stabilisation {
         this.#isRescuing = false;
         const isStillLost = this.successors.members.every((m) => this.#routes.isDead(m));
         if (best !== undefined) {
-          if (isStillLost) this.#adopt([best.member, ...best.answer.successors], answeredMs);
+          if (isStillLost)
+            this.#adopt([this.#routes.current(best.member), ...best.answer.successors], answeredMs);
           else this.consider(best.member);
           this.#notifyFirst();
           this.soon(answeredMs);

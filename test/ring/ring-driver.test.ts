@@ -192,20 +192,30 @@ test("load, zone and led digests travel with pings and their answers", async (t)
   assert.ok((await until(() => loop.frames.length >= 2, 1000)) < 150);
 });
 
-test("who leaves is gone at once, without suspicion", async (t) => {
+test("who leaves is gone at once for all who watch, and back with its next start", async (t) => {
   const loop = new Loop();
   t.teardown(() => loop.stop());
   const drivers = await ringOf(loop, ["1", "4", "7", "a"]);
-  let suspicions = 0;
-  for (const driver of drivers) driver.on("suspected", () => suspicions++);
+  const events: string[] = [];
+  for (const driver of drivers) {
+    driver.watch(["1", "4", "7", "a"].map(nodeId));
+    driver.on("suspected", (id) => events.push(`-${id[0]}`));
+    driver.on("alive", (id) => events.push(`+${id[0]}`));
+  }
 
   await drivers[1]!.leave();
   await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
   loop.kill(nodeId("4"));
 
   await until(() => isWhole(loop), 1000);
-  assert.equal(suspicions, 0);
+  assert.deepEqual(events, ["-4", "-4", "-4"]);
+  assert.equal(drivers[0]!.isSuspected(nodeId("4")), true);
   assert.equal(drivers[0]!.member(nodeId("4")), undefined);
+  await loop.start(nodeId("4"), 2, [...loop.contacts.values()].flat()).rejoin();
+  await until(() => isWhole(loop), 2000);
+  await until(() => events.length === 6, 2000);
+  assert.deepEqual(events.slice(3), ["+4", "+4", "+4"]);
+  assert.equal(drivers[0]!.isSuspected(nodeId("4")), false);
 });
 
 test("a server that never had contacts, or lost all, stands alone; one that only joins goes on trying", async (t) => {

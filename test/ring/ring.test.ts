@@ -135,6 +135,22 @@ test("messages of an earlier start, or of another process with the same start, a
   assert.equal(isAnswered(member("4", 2)), true);
 });
 
+test("a later start of a node takes the place of the earlier one only once it has joined", async () => {
+  const simulator = settled(["1", "4", "6", "8"]);
+  const { ring } = simulator.node(at("1"));
+  const ping: RingMessage = { kind: "ping", id: 1, load: 0, led: new Uint8Array(0), zone: "" };
+  assert.equal(ring.successorsOf(at("2"), 1)?.[0]?.nodeId, at("4"));
+
+  ring.step(member("4", 2), ping, simulator.nowMs);
+
+  assert.equal(ring.isSuspected(at("4")), false);
+  assert.equal(ring.successorsOf(at("2"), 1)?.[0]?.nodeId, at("6"));
+  simulator.restart(at("4"));
+  wholeWithin(simulator, 2000);
+  assert.equal(ring.successors[0]?.incarnation, 2);
+  assert.equal(ring.successorsOf(at("2"), 1)?.[0]?.nodeId, at("4"));
+});
+
 test("a process that has not joined answers pings and refuses the rest", async () => {
   const ring = new Ring({
     self: member("1"),
