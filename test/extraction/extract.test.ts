@@ -308,6 +308,7 @@ test("links are absolute, in order, with what their page says of them", async (t
   t.strictSame(urls("<base href='http://['><a href=c>c</a>"), ["http://e.example/a/c"]);
   t.strictSame(urls("<base href='data:,'><a href=c>c</a>"), ["http://e.example/a/c"]);
   t.strictSame(urls("<base target=_top><a href=' \n c '>c</a>"), ["http://e.example/a/c"]);
+  t.match(links("<meta name=robots content=nofollow><a href=x>x</a>"), [{ isNofollow: true }]);
   t.equal(links("<a href=x>x</a>".repeat(20_000)).length, 10_000);
 });
 

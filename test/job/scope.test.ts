@@ -108,7 +108,7 @@ test("wrong hosts and patterns are told with their place", async (t) => {
   const issues = scopeIssues({
     hosts: ["a.example", "http://b.example/", "c d", "e.example:80", "*", "f/g", "*.h.example", "::1"],
     include: ["*", "/(/", "/path/*", "/(?=x)y/", "/(a)\\1/"],
-    exclude: ["/(\\w{900}){3}/", "/ok/"],
+    exclude: ["/a{900}b{900}c{900}/", "/ok/"],
   });
 
   t.strictSame(
