@@ -17,9 +17,9 @@ interface Reading {
 }
 
 export type RoundEnd =
-  /** Nothing pending: read once more, at once. */
+  /** It may be over: read once more, at once. */
   | "again"
-  /** Something is pending, or the round was void. */
+  /** Something is pending, or not all seeds are offered. */
   | "notYet"
   /** Two equal rounds: the caller finishes the job if `stillHolds` in the same turn. */
   | "finished";
@@ -51,8 +51,8 @@ export class Completion {
     this.#begun = undefined;
     const first = this.#first;
     this.#first = undefined;
-    if (begun === undefined || begun !== this.#disturbances || !seedsOffered) return "notYet";
-    if (!isQuiet(counts.values(), this.#maxPages)) return "notYet";
+    if (begun === undefined || !seedsOffered || !isQuiet(counts.values(), this.#maxPages)) return "notYet";
+    if (begun !== this.#disturbances) return "again";
     if (first !== undefined && first.disturbances === this.#disturbances && same(first.counts, counts)) {
       this.#first = first;
       return "finished";

@@ -227,14 +227,10 @@ export class JobLeader {
   }
 
   async confirm(request: ConfirmRequest): Promise<CrawlReply> {
-    let isNews = false;
     for (const { partition, confirm, counts, waiting } of request.participants) {
       // Counted when asked, not when answered: no answer can slip through a round.
       if (confirm) this.#completion.disturb();
-      if (counts !== null && this.#heard(partition, counts, waiting)) isNews = true;
-    }
-    if (isNews && this.#record.status === "running" && isQuiet(this.#progress.values(), this.#maxPages)) {
-      this.#round();
+      if (counts !== null) this.#heard(partition, counts, waiting);
     }
     const read = await this.#readRecord();
     if (read === undefined || read.record.deleted) return { kind: "gone" };
@@ -275,19 +271,18 @@ export class JobLeader {
     });
   }
 
-  /** True when that tells anything new. */
-  #heard(partition: number, counts: Counts, waiting: readonly Waiting[] | undefined): boolean {
+  #heard(partition: number, counts: Counts, waiting: readonly Waiting[] | undefined): void {
     const known = this.#progress.get(partition);
     if (waiting !== undefined) this.#waitingOn.set(partition, waiting);
     this.#heardAtMs = this.#ports.clock.now();
     // Messages overtake one another; totals tell which is the later state.
-    if (known !== undefined && sizeOf(counts) <= sizeOf(known)) return false;
+    if (known !== undefined && sizeOf(counts) <= sizeOf(known)) return;
     this.#progress.set(partition, counts);
     let settled = 0;
     for (const c of this.#progress.values()) settled += c.done + c.failed + c.skipped;
     this.#speed.sample(this.#ports.clock.now(), settled);
     this.#publish(false);
-    return true;
+    if (this.#record.status === "running" && isQuiet(this.#progress.values(), this.#maxPages)) this.#round();
   }
 
   #publish(isUrgent: boolean): void {

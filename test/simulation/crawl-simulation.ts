@@ -126,6 +126,11 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
         const index = cluster.nodes.indexOf(victim);
         cluster.crash(victim, takeoverMs);
         if (chance(0.6)) time.at(time.nowMs + 500 + random() * 5_000, () => void restart(cluster, index));
+      } else if (chance(0.2)) {
+        // Silent for a while, and taken for dead: its pages are given out again while it still has them.
+        for (const other of cluster.alive) {
+          if (other !== victim) other.driver.suspected(victim.member.nodeId);
+        }
       } else {
         const partition = pick(0, cluster.partitions.length - 1);
         if (cluster.partitions[partition]!.leader !== undefined) cluster.lead(partition, victim);
@@ -137,7 +142,8 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
   time.at(faultsUntilMs, () => {
     cluster.faults = quiet;
   });
-  if (chance(0.25)) pauseForAWhile(cluster, time, jobId, random);
+  const isPaused = chance(0.25);
+  if (isPaused) pauseForAWhile(cluster, time, jobId, random);
 
   // --- until it is over, looking on ---------------------------------------------------------
   const watchCredits = () => {
@@ -171,7 +177,7 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
   }
   const overAtMs = time.nowMs;
   const last = site.requests.at(-1)?.atMs ?? 0;
-  if (!isFaulty && overAtMs - last > 1_000 + latencyMax + 3 * slowMs + 100) {
+  if (!isFaulty && !isPaused && overAtMs - last > 1_000 + latencyMax + 3 * slowMs + 100) {
     violations.push(`over ${Math.round(overAtMs - last)} ms after the last request`);
   }
   const before = resultsOf(cluster, jobId).length;
