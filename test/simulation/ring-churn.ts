@@ -104,9 +104,10 @@ function fault(simulator: RingSimulator, mayLose: () => boolean, options: ChurnO
   }
 }
 
-/** By lot, not by place: both halves are everywhere on the circle. */
+/** By lot, not by place: both halves are everywhere on the circle. Neither is empty. */
 export function splitInTwo(simulator: RingSimulator): void {
-  const sides = new Map([...simulator.nodes.keys()].map((nodeId) => [nodeId, simulator.random() < 0.5]));
+  const up = simulator.up.map((node) => node.member.nodeId);
+  const sides = new Map(up.map((nodeId, i) => [nodeId, i < 2 ? i === 0 : simulator.random() < 0.5]));
   simulator.split((nodeId) => sides.get(nodeId) ?? false);
 }
 
