@@ -65,7 +65,8 @@ interface Held {
   readonly replica: Replica;
   /** Operations handed in, waiting for their answers. */
   readonly answers: Map<number, { resolve(outcome: Outcome): void; reject(error: Error): void }>;
-  readonly snapshots: Map<number, StoreSnapshot>;
+  /** With the generation that was the present one then. */
+  readonly snapshots: Map<number, { readonly of: StoreSnapshot; readonly generation: number }>;
   isFlushWanted: boolean;
 }
 
@@ -305,7 +306,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     for (const held of this.#replicas.values()) {
       for (const { reject } of held.answers.values()) reject(new NotLeaderError(held.partition));
       held.answers.clear();
-      for (const snapshot of held.snapshots.values()) await snapshot.close();
+      for (const { of } of held.snapshots.values()) await of.close();
       held.snapshots.clear();
     }
   }
@@ -416,15 +417,18 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       case "answer":
         return this.#answer(held, effect.operation, effect.outcome);
       case "snapshot":
-        held.snapshots.set(effect.snapshot, this.#store.snapshot());
+        held.snapshots.set(effect.snapshot, {
+          of: this.#store.snapshot(),
+          generation: replica.state.generation,
+        });
         return;
       case "scan":
         return this.#scan(held, effect);
       case "release": {
         const snapshot = held.snapshots.get(effect.snapshot);
         held.snapshots.delete(effect.snapshot);
-        snapshot
-          ?.close()
+        snapshot?.of
+          .close()
           .catch((error: unknown) => this.#log.warn("snapshot not released", { partition, error }));
         return;
       }
@@ -457,13 +461,14 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     const snapshot = held.snapshots.get(effect.snapshot);
     if (snapshot === undefined) return;
     const { prefix, after, limit } = effect;
-    snapshot.scan(held.partition, held.replica.state.generation, { prefix, after, limit }).then(
+    snapshot.of.scan(held.partition, snapshot.generation, { prefix, after, limit }).then(
       (entries) => {
         if (this.#isStopped) return;
         this.#within(held, () => held.replica.scanned(effect.snapshot, entries, performance.now()));
       },
       (error: unknown) => {
-        if (!this.#isStopped) this.#setAside(held.partition, error);
+        // Released meanwhile: nobody waits for it, and a closed snapshot says nothing about the disk.
+        if (!this.#isStopped && held.snapshots.has(effect.snapshot)) this.#setAside(held.partition, error);
       },
     );
   }
@@ -505,7 +510,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #forget(held: Held): void {
     const { partition, replica } = held;
     for (const snapshot of held.snapshots.values()) {
-      snapshot
+      snapshot.of
         .close()
         .catch((error: unknown) => this.#log.warn("snapshot not released", { partition, error }));
     }
