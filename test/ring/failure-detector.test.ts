@@ -161,6 +161,20 @@ test("ten minutes without faults brings no suspicion, nor does a minute with 200
   assert.deepEqual(rough.suspicions, []);
 });
 
+test("what changed in a digest is told to all watched at the next tick, and four times a second anyway", async () => {
+  const simulator = settled(5);
+  const { ring } = simulator.node(at("3"));
+  const pings = (nowMs: number) =>
+    ring.tick(nowMs).filter((effect) => effect.kind === "send" && effect.message.kind === "ping").length;
+  pings(simulator.nowMs);
+
+  ring.tellAll();
+
+  assert.equal(pings(simulator.nowMs + 25), 4);
+  assert.equal(pings(simulator.nowMs + 50), 0);
+  assert.equal(pings(simulator.nowMs + 275), 4);
+});
+
 test("an idle ring of five sends at most 30 messages per node and second", async () => {
   const simulator = settled(5);
   simulator.counts.messages = 0;

@@ -75,19 +75,21 @@ async function ringOf(loop: Loop, names: readonly string[], successors = 8): Pro
   const [first, ...rest] = names.map((name) => loop.start(nodeId(name)));
   first!.bootstrap();
   for (const driver of rest) await driver.join([refOf(first!)]);
-  await until(() => isWhole(loop), 5000);
+  await until(() => isWhole(loop));
   return [first!, ...rest];
 }
 
 const refOf = (driver: RingDriver): PeerRef => ({ nodeId: driver.self.nodeId, address: driver.self.address });
 
-async function until(holds: () => boolean, ms: number): Promise<number> {
+/** Generous, for the machine may be busy: how fast things go is shown in virtual time. */
+const LIMIT_MS = 20_000;
+
+async function until(holds: () => boolean): Promise<void> {
   const startMs = performance.now();
   while (!holds()) {
-    assert.ok(performance.now() - startMs < ms, `not within ${ms} ms`);
+    assert.ok(performance.now() - startMs < LIMIT_MS, `not within ${LIMIT_MS} ms: ${holds}`);
     await new Promise((resolve) => setImmediate(resolve));
   }
-  return performance.now() - startMs;
 }
 
 /** Each one's successors, in order, and its predecessor. */
@@ -117,13 +119,12 @@ test("ten servers choose their places, join one another and know the whole ring"
     const joiner = loop.start(await contact.chooseIdentifier());
     await joiner.join([refOf(contact)]);
   }
-  await until(() => isWhole(loop), 5000);
+  await until(() => isWhole(loop));
   const order = [...loop.drivers.keys()].sort();
   const zero = identifierOf(nodeId("0"));
   // The one entry past the list, which shows that there are no more, comes with the next round.
-  await until(
-    () => [...loop.drivers.values()].every((driver) => driver.successorsOfLocally(zero, 10) !== undefined),
-    1500,
+  await until(() =>
+    [...loop.drivers.values()].every((driver) => driver.successorsOfLocally(zero, 10) !== undefined),
   );
   for (const driver of loop.drivers.values()) {
     assert.deepEqual(
@@ -145,7 +146,7 @@ test("two that come at once through different servers get different places", asy
   assert.equal(new Set(points).size, 4);
 });
 
-test("a killed server is suspected by all within half a second, and back after it has rejoined", async (t) => {
+test("a killed server is suspected by all, and back after it has rejoined", async (t) => {
   const loop = new Loop();
   t.teardown(() => loop.stop());
   const drivers = await ringOf(loop, ["1", "4", "7", "a", "d"]);
@@ -156,17 +157,17 @@ test("a killed server is suspected by all within half a second, and back after i
   for (const driver of others) {
     driver.on("suspected", (nodeId) => suspicions.push(nodeId));
   }
-  await until(() => loop.contacts.get(dead)?.length === 4, 3000);
+  await until(() => loop.contacts.get(dead)?.length === 4);
 
   loop.kill(dead);
 
-  await until(() => suspicions.length === 4, 1000);
+  await until(() => suspicions.length === 4);
   assert.deepEqual(new Set(suspicions), new Set([dead]));
-  await until(() => isWhole(loop), 3000);
+  await until(() => isWhole(loop));
   const back = loop.start(dead, 2, loop.contacts.get(dead));
   assert.equal(back.isMember, false);
   await back.rejoin();
-  await until(() => isWhole(loop), 3000);
+  await until(() => isWhole(loop));
   assert.equal(others[0]!.isSuspected(dead), false);
   assert.equal(others[0]!.member(dead)?.incarnation, 2);
 });
@@ -179,17 +180,16 @@ test("load, zone and led digests travel with pings and their answers", async (t)
   a!.setLoad(1.5);
   b!.setLoad(0.25);
 
-  await until(() => b!.loadOf(nodeId("2")) === 1.5 && a!.loadOf(nodeId("a")) === 0.25, 1000);
+  await until(() => b!.loadOf(nodeId("2")) === 1.5 && a!.loadOf(nodeId("a")) === 0.25);
   assert.equal(a!.member(nodeId("a"))?.zone, "zone-a");
   assert.equal(b!.member(nodeId("2"))?.zone, "zone-2");
   assert.ok(loop.frames.includes(`1 ${nodeId("2")}>${nodeId("a")}@${nodeId("2")}`));
   assert.ok(loop.frames.includes(`1 ${nodeId("a")}>${nodeId("2")}@${nodeId("a")}`));
-  // At least every quarter of a second in each direction, and at once when it changed.
   loop.frames.length = 0;
-  await until(() => loop.frames.length >= 8, 1500);
+  await until(() => loop.frames.length >= 8);
   loop.frames.length = 0;
   a!.ledChanged();
-  assert.ok((await until(() => loop.frames.length >= 2, 1000)) < 150);
+  await until(() => loop.frames.length >= 2);
 });
 
 test("who leaves is gone at once for all who watch, and back with its next start", async (t) => {
@@ -207,13 +207,13 @@ test("who leaves is gone at once for all who watch, and back with its next start
   await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
   loop.kill(nodeId("4"));
 
-  await until(() => isWhole(loop), 1000);
+  await until(() => isWhole(loop));
   assert.deepEqual(events, ["-4", "-4", "-4"]);
   assert.equal(drivers[0]!.isSuspected(nodeId("4")), true);
   assert.equal(drivers[0]!.member(nodeId("4")), undefined);
   await loop.start(nodeId("4"), 2, [...loop.contacts.values()].flat()).rejoin();
-  await until(() => isWhole(loop), 2000);
-  await until(() => events.length === 6, 2000);
+  await until(() => isWhole(loop));
+  await until(() => events.length === 6);
   assert.deepEqual(events.slice(3), ["+4", "+4", "+4"]);
   assert.equal(drivers[0]!.isSuspected(nodeId("4")), false);
 });
