@@ -7,8 +7,9 @@ import { initTRPC, TRPCError } from "@trpc/server";
 import superjson from "superjson";
 import { z } from "zod";
 import { ClusterError, type ErrorCode, type InputIssue, InvalidInputError, type Remedy } from "../errors.ts";
+import type { Scope } from "../identity/permission.ts";
 import { refreshSignIn, signIn, signOut } from "./account-calls.ts";
-import { type Asker, type Call, perform } from "./call.ts";
+import { type Asker, admit, type Call, perform } from "./call.ts";
 import {
   clusterLookup,
   clusterNodes,
@@ -102,13 +103,27 @@ function expected(error: TRPCError): ClusterError | undefined {
   return undefined;
 }
 
+const { procedure, router } = t;
+
+/** Who may is decided before the input is looked at: a stranger learns nothing from what is wrong with it. */
+function guarded(access: Scope | "open") {
+  return procedure.use(async ({ ctx, next }) => {
+    await orTrpcError(() => admit(ctx.asker, access));
+    return next();
+  });
+}
+
 async function run<Input extends z.ZodType, Output>(
   { asker }: PublicContext,
   call: Call<Input, Output>,
   input: z.output<Input>,
 ): Promise<Output> {
+  return orTrpcError(() => perform(asker, call, input));
+}
+
+async function orTrpcError<T>(work: () => Promise<T>): Promise<T> {
   try {
-    return await perform(asker, call, input);
+    return await work();
   } catch (cause) {
     if (!(cause instanceof ClusterError)) throw cause;
     const code = TRPC_CODE[statusOf(cause)] ?? "INTERNAL_SERVER_ERROR";
@@ -116,36 +131,64 @@ async function run<Input extends z.ZodType, Output>(
   }
 }
 
-const { procedure, router } = t;
-
 export const publicRouter = router({
   auth: router({
-    token: procedure.input(signIn.input).mutation(({ ctx, input }) => run(ctx, signIn, input)),
-    refresh: procedure
+    token: guarded(signIn.access)
+      .input(signIn.input)
+      .mutation(({ ctx, input }) => run(ctx, signIn, input)),
+    refresh: guarded(refreshSignIn.access)
       .input(refreshSignIn.input)
       .mutation(({ ctx, input }) => run(ctx, refreshSignIn, input)),
-    revoke: procedure.input(signOut.input).mutation(({ ctx, input }) => run(ctx, signOut, input)),
+    revoke: guarded(signOut.access)
+      .input(signOut.input)
+      .mutation(({ ctx, input }) => run(ctx, signOut, input)),
   }),
   jobs: router({
-    submit: procedure.input(submitJob.input).mutation(({ ctx, input }) => run(ctx, submitJob, input)),
-    list: procedure.input(listJobs.input).query(({ ctx, input }) => run(ctx, listJobs, input)),
-    get: procedure.input(getJob.input).query(({ ctx, input }) => run(ctx, getJob, input)),
-    pause: procedure.input(pauseJob.input).mutation(({ ctx, input }) => run(ctx, pauseJob, input)),
-    resume: procedure.input(resumeJob.input).mutation(({ ctx, input }) => run(ctx, resumeJob, input)),
-    cancel: procedure.input(cancelJob.input).mutation(({ ctx, input }) => run(ctx, cancelJob, input)),
-    remove: procedure.input(removeJob.input).mutation(({ ctx, input }) => run(ctx, removeJob, input)),
-    results: procedure.input(jobResults.input).query(({ ctx, input }) => run(ctx, jobResults, input)),
-    failures: procedure.input(jobFailures.input).query(({ ctx, input }) => run(ctx, jobFailures, input)),
+    submit: guarded(submitJob.access)
+      .input(submitJob.input)
+      .mutation(({ ctx, input }) => run(ctx, submitJob, input)),
+    list: guarded(listJobs.access)
+      .input(listJobs.input)
+      .query(({ ctx, input }) => run(ctx, listJobs, input)),
+    get: guarded(getJob.access)
+      .input(getJob.input)
+      .query(({ ctx, input }) => run(ctx, getJob, input)),
+    pause: guarded(pauseJob.access)
+      .input(pauseJob.input)
+      .mutation(({ ctx, input }) => run(ctx, pauseJob, input)),
+    resume: guarded(resumeJob.access)
+      .input(resumeJob.input)
+      .mutation(({ ctx, input }) => run(ctx, resumeJob, input)),
+    cancel: guarded(cancelJob.access)
+      .input(cancelJob.input)
+      .mutation(({ ctx, input }) => run(ctx, cancelJob, input)),
+    remove: guarded(removeJob.access)
+      .input(removeJob.input)
+      .mutation(({ ctx, input }) => run(ctx, removeJob, input)),
+    results: guarded(jobResults.access)
+      .input(jobResults.input)
+      .query(({ ctx, input }) => run(ctx, jobResults, input)),
+    failures: guarded(jobFailures.access)
+      .input(jobFailures.input)
+      .query(({ ctx, input }) => run(ctx, jobFailures, input)),
   }),
-  scrape: procedure.input(scrapePage.input).mutation(({ ctx, input }) => run(ctx, scrapePage, input)),
+  scrape: guarded(scrapePage.access)
+    .input(scrapePage.input)
+    .mutation(({ ctx, input }) => run(ctx, scrapePage, input)),
   cluster: router({
-    status: procedure.input(clusterStatus.input).query(({ ctx, input }) => run(ctx, clusterStatus, input)),
-    nodes: procedure.input(clusterNodes.input).query(({ ctx, input }) => run(ctx, clusterNodes, input)),
-    partitions: procedure
+    status: guarded(clusterStatus.access)
+      .input(clusterStatus.input)
+      .query(({ ctx, input }) => run(ctx, clusterStatus, input)),
+    nodes: guarded(clusterNodes.access)
+      .input(clusterNodes.input)
+      .query(({ ctx, input }) => run(ctx, clusterNodes, input)),
+    partitions: guarded(clusterPartitions.access)
       .input(clusterPartitions.input)
       .query(({ ctx, input }) => run(ctx, clusterPartitions, input)),
-    lookup: procedure.input(clusterLookup.input).query(({ ctx, input }) => run(ctx, clusterLookup, input)),
-    createJoinToken: procedure
+    lookup: guarded(clusterLookup.access)
+      .input(clusterLookup.input)
+      .query(({ ctx, input }) => run(ctx, clusterLookup, input)),
+    createJoinToken: guarded(createJoinToken.access)
       .input(createJoinToken.input)
       .mutation(({ ctx, input }) => run(ctx, createJoinToken, input)),
   }),
