@@ -69,15 +69,15 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
   const latencyMax = chance(0.3) ? 400 : 40;
   site.latencyMs = () => 2 + random() * latencyMax;
 
-  const hosts = planHosts(site, random);
-  const all = new Set(hosts.map(({ host }) => host));
+  const hosts = chance(0.4) ? planChain(site, random) : planHosts(site, random);
+  const all = new Set([...site.pages.keys()].map((url) => new URL(url).hostname));
   const isRobots = chance(0.4);
   if (isRobots) {
     for (const host of all)
       if (chance(0.5)) site.robots.set(`http://${host}`, { status: 200, text: "User-agent: *\n" });
   }
   const delayMs = chance(0.5) ? 0 : pick(50, 400);
-  const total = hosts.reduce((sum, { urls }) => sum + urls.length, 0);
+  const total = site.pages.size;
   const isLimited = chance(0.35);
   const spec: JobSpecInput = {
     seeds: hosts.slice(0, pick(1, hosts.length)).map(({ urls }) => urls[0]!),
@@ -104,7 +104,12 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
     delayMs: () => 0.2 + random() * slowMs,
     commitMs: () => 0.5 + random() * 6,
   };
-  cluster.faults = isFaulty ? { ...quiet, loss: random() * 0.1, duplication: random() * 0.1 } : quiet;
+  // Some messages take much longer than others: what is read early and what is read late differ.
+  const tail = chance(0.6) ? 0.08 : 0;
+  const delayed = () => (random() < tail ? random() * 1_200 : quiet.delayMs());
+  cluster.faults = isFaulty
+    ? { ...quiet, delayMs: delayed, loss: random() * 0.1, duplication: random() * 0.1 }
+    : quiet;
 
   const violations: string[] = [];
   const jobId = await submit(cluster, time, spec);
@@ -233,6 +238,22 @@ function planHosts(site: CrawlSite, random: () => number): HostPlan[] {
     }
   }
   return hosts;
+}
+
+/** One page at a time, each linking to one on another host: between two of them nothing seems to be pending. */
+function planChain(site: CrawlSite, random: () => number): HostPlan[] {
+  const pick = (from: number, to: number) => from + Math.floor(random() * (to - from + 1));
+  const hosts = Array.from({ length: pick(2, 5) }, (_, h) => ({ host: `h${h}.test`, urls: [] as string[] }));
+  const length = pick(5, 60);
+  let next: string | undefined;
+  for (let n = length; n >= 0; n--) {
+    const plan = hosts[n === 0 ? 0 : pick(0, hosts.length - 1)]!;
+    const url = `http://${plan.host}/${n === 0 ? "" : n}`;
+    plan.urls.unshift(url);
+    site.page(url, { links: next === undefined ? [] : [next] });
+    next = url;
+  }
+  return [hosts[0]!];
 }
 
 async function submit(
