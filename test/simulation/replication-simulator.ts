@@ -1,0 +1,586 @@
+/**
+ * A replica group on up to eight servers in virtual time, with everything going
+ * wrong that a seed can think of; then calm, in which it has to become whole.
+ *
+ * Random loss alone is too weak to find what matters: crashes, cuts and lateness
+ * also strike at chosen kinds of messages, and between a promise and its sync.
+ */
+import type { Body } from "../../src/replication/message.ts";
+import type { ReplicaSettings } from "../../src/replication/replica-port.ts";
+import type { ReplicaMeta } from "../../src/replication/replica-state.ts";
+import { judge } from "./linearizability.ts";
+import { randomFrom } from "./random.ts";
+import { Clients } from "./replication-clients.ts";
+import { type NodeWorld, type Packet, SimulatedNode } from "./replication-node.ts";
+import { fingerprint, ReplicationWitness } from "./replication-witness.ts";
+
+const NODES = 8;
+const WHOLE_MS_MAX = 60_000;
+/** No seed needs nearly as many. */
+const EVENTS_MAX = 3_000_000;
+
+type Deed = "crashSender" | "crashReceiver" | "cut" | "late" | "double" | "drop";
+const DEEDS: readonly Deed[] = ["crashSender", "crashReceiver", "cut", "late", "double", "drop"];
+const TARGETS: readonly Body["kind"][] = [
+  "canvass",
+  "would",
+  "prepare",
+  "promise",
+  "refused",
+  "stopped",
+  "lead",
+  "append",
+  "appended",
+  "behind",
+  "confirm",
+  "confirmed",
+  "offer",
+  "pull",
+  "listed",
+  "fetched",
+  "welcome",
+  "forget",
+];
+
+export interface SimulationResult {
+  readonly seed: number;
+  readonly problems: readonly string[];
+  readonly operations: number;
+  readonly acknowledged: number;
+  readonly leaders: number;
+  readonly crashes: number;
+  readonly events: number;
+  /** After the return of calm; undefined: no quorum could exist any more. */
+  readonly wholeMs: number | undefined;
+  /** The search for an order was given up. */
+  readonly isUndecided: boolean;
+}
+
+interface Event {
+  readonly atMs: number;
+  readonly order: number;
+  /** Held back while that node is paused, void once it has lost power. */
+  readonly node: SimulatedNode | undefined;
+  readonly incarnation: number;
+  readonly then: () => void;
+}
+
+export class ReplicationSimulator implements NodeWorld {
+  readonly seed: number;
+  readonly random: () => number;
+  readonly nodeIds: readonly string[];
+  readonly nodes: SimulatedNode[];
+  readonly witness = new ReplicationWitness();
+  readonly #clients: Clients;
+  readonly #factor: number;
+  readonly #faultyMs: number;
+  readonly #heap: Event[] = [];
+  readonly #cuts = new Set<string>();
+  readonly #slowDisks = new Set<SimulatedNode>();
+  readonly #syncing = new Set<SimulatedNode>();
+  /** Writes of which the node wants to hear. */
+  #nowMs = 0;
+  #order = 0;
+  #events = 0;
+  #crashes = 0;
+  #isCalm = false;
+  #lossRatio: number;
+  #doubleRatio: number;
+  #lateRatio: number;
+  #mischief: {
+    readonly kinds: ReadonlySet<Body["kind"]>;
+    readonly deeds: readonly Deed[];
+    readonly ratio: number;
+  };
+  #crashOnPromiseRatio: number;
+  #trace: ((line: string) => void) | undefined;
+
+  constructor(seed: number, options: { faultyMs?: number; trace?: (line: string) => void } = {}) {
+    this.seed = seed;
+    this.random = randomFrom(seed * 7919 + 13);
+    this.#trace = options.trace;
+    const { random } = this;
+    this.#faultyMs = options.faultyMs ?? 2000 + random() * 6000;
+    this.nodeIds = Array.from({ length: NODES }, (_, i) => `n${i}`).sort(() => random() - 0.5);
+    this.#factor = [1, 2, 3, 3, 3, 4, 5, 5][Math.floor(random() * 8)]!;
+    const settings: ReplicaSettings = {
+      replicationFactor: this.#factor,
+      leaderTimeoutMs: 500,
+      replaceAfterMs: 1000 + random() * 2000,
+    };
+    this.nodes = this.nodeIds.map((nodeId) => new SimulatedNode(nodeId, this, settings));
+    const severity = random();
+    this.#lossRatio = severity < 0.3 ? 0 : random() * 0.15;
+    this.#doubleRatio = random() < 0.5 ? 0 : random() * 0.1;
+    this.#lateRatio = random() < 0.4 ? 0 : random() * 0.1;
+    this.#mischief = {
+      kinds: new Set(TARGETS.filter(() => random() < 0.15)),
+      deeds: DEEDS.filter(() => random() < 0.4),
+      ratio: random() < 0.2 ? 0 : random() ** 2 * 0.3,
+    };
+    this.#crashOnPromiseRatio = random() < 0.6 ? 0 : random() * 0.3;
+    this.#clients = new Clients({
+      random,
+      nodes: () => this.nodes,
+      later: (ms, then) => this.#at(this.#nowMs + ms, undefined, then),
+      complain: (problem) => this.complain(problem),
+      acknowledged: (version) => this.witness.acknowledged(version),
+      denied: (values) => this.witness.denied(values),
+    });
+  }
+
+  run(): SimulationResult {
+    for (const node of this.nodes) {
+      node.clock = {
+        offsetMs: Math.floor(this.random() * 1e6) + 1000,
+        rate: 0.9 + this.random() * 0.2,
+        epochMs: (this.random() - 0.5) * 2000,
+      };
+      node.start();
+    }
+    this.nodes[0]!.found();
+    this.#wish(this.nodeIds.slice(0, this.#factor));
+    for (const node of this.nodes) this.#ping(node);
+    this.#clients.start();
+    this.#misfortune();
+    this.#runUntil(() => this.witness.problems.length > 0, this.#faultyMs);
+    const wholeMs = this.witness.problems.length > 0 ? 0 : this.#calm();
+    const verdict = this.witness.problems.length > 0 ? "linearizable" : judge(this.#clients.calls, 20_000);
+    if (verdict === "not linearizable") this.complain("the history is not linearizable");
+    return {
+      seed: this.seed,
+      problems: this.witness.problems,
+      operations: this.#clients.calls.length,
+      acknowledged: this.#clients.acknowledged,
+      leaders: this.witness.leaders,
+      crashes: this.#crashes,
+      events: this.#events,
+      wholeMs,
+      isUndecided: verdict === "undecided",
+    };
+  }
+
+  // --- what nodes ask of the world ------------------------------------------------------
+
+  nowMs(): number {
+    return this.#nowMs;
+  }
+
+  after(node: SimulatedNode, ms: number, then: () => void): void {
+    this.#at(this.#nowMs + ms, node, then);
+  }
+
+  complain(problem: string): void {
+    this.#trace?.(`${this.#nowMs.toFixed(1)} PROBLEM ${problem}`);
+    this.witness.complain(`${problem} (at ${Math.round(this.#nowMs)} ms)`);
+  }
+
+  answered(node: SimulatedNode, operation: number, answer: Parameters<NodeWorld["answered"]>[2]): void {
+    void node;
+    this.#clients.answered(operation, answer);
+  }
+
+  serving(node: SimulatedNode, ballot: Parameters<NodeWorld["serving"]>[1]): void {
+    this.#trace?.(`${this.#nowMs.toFixed(1)} ${node.nodeId} serves ${ballot.round}`);
+    this.witness.serving(ballot, `${node.nodeId}#${node.incarnation}`);
+  }
+
+  written(
+    node: SimulatedNode,
+    before: ReplicaMeta | undefined,
+    write: Parameters<NodeWorld["written"]>[2],
+  ): void {
+    node.disk.write(write, () => node.synced(write.token));
+    this.witness.wrote(before, write, node.disk.current);
+    const { meta } = write;
+    const isPromise = meta !== undefined && meta.promised.round !== before?.promised.round;
+    this.#trace?.(
+      `${this.#nowMs.toFixed(1)} ${node.nodeId} writes ${meta === undefined ? "beside" : `promised ${meta.promised.round}.${meta.promised.replicaId} claim ${meta.accepted.round}.${meta.accepted.replicaId}.${meta.seq}`}`,
+    );
+    if (isPromise && !this.#isCalm && this.random() < this.#crashOnPromiseRatio) {
+      this.#at(this.#nowMs, node, () => this.#crash(node));
+    }
+    this.#sync(node);
+  }
+
+  send(node: SimulatedNode, packet: Packet): void {
+    const { content } = packet;
+    if (content.kind === "body" && content.body.kind === "append") this.witness.sent(content.body.changes);
+    let delayMs = 0.5 + this.random() * (this.#isCalm ? 2 : 8);
+    let copies = 1;
+    if (content.kind === "body") this.#traceBody("->", packet, content.body);
+    if (!this.#isCalm) {
+      if (this.random() < this.#lossRatio) copies = 0;
+      if (this.random() < this.#doubleRatio) copies++;
+      if (this.random() < this.#lateRatio) delayMs += this.random() * 400;
+      const { kinds, deeds, ratio } = this.#mischief;
+      if (content.kind === "body" && kinds.has(content.body.kind) && this.random() < ratio) {
+        const deed = deeds[Math.floor(this.random() * deeds.length)];
+        switch (deed) {
+          case "crashSender":
+            this.#at(this.#nowMs, node, () => this.#crash(node));
+            break;
+          case "crashReceiver": {
+            const receiver = this.#node(packet.to);
+            this.#at(this.#nowMs + delayMs + (this.random() < 0.5 ? 0 : 0.01), receiver, () =>
+              this.#crash(receiver),
+            );
+            break;
+          }
+          case "cut":
+            this.#cut(packet.from, packet.to, 50 + this.random() * 1000);
+            break;
+          case "late":
+            delayMs += this.random() * 2000;
+            break;
+          case "double":
+            this.#deliver(packet, delayMs + this.random() * 2000);
+            break;
+          case "drop":
+            copies = 0;
+        }
+      }
+      if (this.#cuts.has(`${packet.from}>${packet.to}`)) copies = 0;
+    }
+    for (let copy = 0; copy < copies; copy++)
+      this.#deliver(packet, delayMs * (1 + copy * this.random() * 10));
+  }
+
+  #deliver(packet: Packet, delayMs: number): void {
+    const receiver = this.#node(packet.to);
+    // Sent to whatever start of the receiver is up by then.
+    this.#at(this.#nowMs + delayMs, undefined, () => {
+      if (!receiver.isUp) return;
+      this.#whenAwake(receiver, () => {
+        const { content } = packet;
+        if (content.kind === "body") this.#traceBody("=>", packet, content.body);
+        receiver.receive(packet);
+      });
+    });
+  }
+
+  // --- time --------------------------------------------------------------------------------
+
+  #at(atMs: number, node: SimulatedNode | undefined, then: () => void): void {
+    const event: Event = {
+      atMs: Math.max(atMs, this.#nowMs),
+      order: this.#order++,
+      node,
+      incarnation: node?.incarnation ?? 0,
+      then,
+    };
+    const heap = this.#heap;
+    let at = heap.push(event) - 1;
+    while (at > 0) {
+      const parent = (at - 1) >> 1;
+      if (!isBefore(event, heap[parent]!)) break;
+      heap[at] = heap[parent]!;
+      at = parent;
+    }
+    heap[at] = event;
+  }
+
+  #next(): Event | undefined {
+    const heap = this.#heap;
+    const first = heap[0];
+    const last = heap.pop();
+    if (heap.length > 0 && last !== undefined) {
+      let at = 0;
+      while (true) {
+        let child = 2 * at + 1;
+        if (child >= heap.length) break;
+        if (child + 1 < heap.length && isBefore(heap[child + 1]!, heap[child]!)) child++;
+        if (!isBefore(heap[child]!, last)) break;
+        heap[at] = heap[child]!;
+        at = child;
+      }
+      heap[at] = last;
+    }
+    return first;
+  }
+
+  #runUntil(isDone: () => boolean, untilMs: number): boolean {
+    while (!isDone()) {
+      const event = this.#heap[0];
+      if (event === undefined || event.atMs > untilMs) {
+        this.#nowMs = untilMs;
+        return isDone();
+      }
+      this.#next();
+      if (++this.#events > EVENTS_MAX) {
+        this.complain("it never comes to rest");
+        return false;
+      }
+      this.#nowMs = event.atMs;
+      const { node } = event;
+      if (node === undefined) event.then();
+      else if (node.isUp && node.incarnation === event.incarnation) this.#whenAwake(node, event.then);
+    }
+    return true;
+  }
+
+  #whenAwake(node: SimulatedNode, then: () => void): void {
+    if (node.pausedUntilMs > this.#nowMs) this.#at(node.pausedUntilMs, node, then);
+    else then();
+  }
+
+  // --- the world ----------------------------------------------------------------------------
+
+  #node(nodeId: string): SimulatedNode {
+    return this.nodes.find((node) => node.nodeId === nodeId)!;
+  }
+
+  /** Writes that wait share one sync. */
+  #sync(node: SimulatedNode): void {
+    if (this.#syncing.has(node)) return;
+    this.#syncing.add(node);
+    const ms = this.#slowDisks.has(node) ? this.random() * 300 : this.random() * 4;
+    const { incarnation } = node;
+    this.#at(this.#nowMs + ms, undefined, () => {
+      this.#syncing.delete(node);
+      if (!node.isUp) return;
+      if (node.incarnation !== incarnation) {
+        if (node.disk.pending > 0) this.#sync(node);
+        return;
+      }
+      this.#whenAwake(node, () => {
+        const count = this.#isCalm ? node.disk.pending : 1 + Math.floor(this.random() * node.disk.pending);
+        node.disk.sync(count);
+        if (node.disk.pending > 0) this.#sync(node);
+      });
+    });
+  }
+
+  #crash(node: SimulatedNode): void {
+    if (!node.isUp) return;
+    this.#crashes++;
+    this.#trace?.(`${this.#nowMs.toFixed(1)} ${node.nodeId} crashes`);
+    node.crash();
+    this.#clients.crashed(node);
+    if (!this.#isCalm && this.random() < 0.03) this.#loseMemory(node);
+    this.#noticed(node);
+    const downMs = this.random() < 0.7 ? this.random() * 300 : this.random() * 3000;
+    this.#at(this.#nowMs + downMs, undefined, () => this.#start(node));
+  }
+
+  #start(node: SimulatedNode): void {
+    if (node.isUp) return;
+    this.#trace?.(`${this.#nowMs.toFixed(1)} ${node.nodeId} starts`);
+    node.start();
+    node.tellLed();
+    this.#noticed(node);
+    this.#ping(node);
+  }
+
+  /** Only where a quorum remains: what nobody holds any more, no protocol brings back. */
+  #loseMemory(node: SimulatedNode): void {
+    const id = node.disk.durable.meta?.replicaId;
+    if (id === undefined || !this.#hasQuorum(id)) return;
+    node.loseMemory();
+  }
+
+  /** Others learn that a node is up or down, some soon, some late, some wrongly. */
+  #noticed(node: SimulatedNode): void {
+    for (const other of this.nodes) {
+      if (other === node) continue;
+      this.#look(other, node);
+      this.#look(node, other);
+    }
+  }
+
+  #look(at: SimulatedNode, other: SimulatedNode): void {
+    const ms = this.#isCalm || this.random() < 0.5 ? this.random() * 50 : this.random() * 800;
+    this.#at(this.#nowMs + ms, undefined, () => {
+      if (!at.isUp) return;
+      const isReached = other.isUp && !this.#cuts.has(`${other.nodeId}>${at.nodeId}`);
+      this.#whenAwake(at, () => (isReached ? at.trust(other.nodeId) : at.suspect(other.nodeId)));
+    });
+  }
+
+  #cut(from: string, to: string, ms: number): void {
+    if (this.#isCalm) return;
+    this.#cuts.add(`${from}>${to}`);
+    this.#look(this.#node(to), this.#node(from));
+    this.#at(this.#nowMs + ms, undefined, () => {
+      this.#cuts.delete(`${from}>${to}`);
+      this.#look(this.#node(to), this.#node(from));
+    });
+  }
+
+  #ping(node: SimulatedNode): void {
+    this.#at(this.#nowMs + 200 + this.random() * 100, node, () => {
+      node.tellLed();
+      this.#ping(node);
+    });
+  }
+
+  #wish(nodeIds: readonly string[]): void {
+    for (const node of this.nodes) {
+      this.#at(this.#nowMs + (this.#isCalm ? 0 : this.random() * 300), undefined, () => {
+        node.wish = nodeIds;
+        node.ringChanged();
+      });
+    }
+  }
+
+  #misfortune(): void {
+    this.#at(this.#nowMs + 20 + this.random() * 500, undefined, () => {
+      if (this.#isCalm) return;
+      this.#strike(this.random());
+      this.#misfortune();
+    });
+  }
+
+  #strike(dice: number): void {
+    const { random } = this;
+    // Misfortune prefers those who matter.
+    const held = this.nodes.filter((node) => node.isUp && node.replica?.state.isMember === true);
+    const leaders = held.filter((node) => node.replica?.standingBallot !== undefined);
+    const pool = random() < 0.4 && leaders.length > 0 ? leaders : held.length > 0 ? held : this.nodes;
+    const node = pool[Math.floor(random() * pool.length)]!;
+    const other = this.nodes[Math.floor(random() * NODES)]!;
+    if (dice < 0.3) this.#crash(node);
+    else if (dice < 0.35) for (const one of held) this.#crash(one);
+    else if (dice < 0.45) node.pausedUntilMs = this.#nowMs + random() * 1500;
+    else if (dice < 0.5) for (const one of this.nodes) this.#cut(one.nodeId, node.nodeId, random() * 1500);
+    else if (dice < 0.55) for (const one of this.nodes) this.#cut(node.nodeId, one.nodeId, random() * 1500);
+    else if (dice < 0.62) this.#split();
+    else if (dice < 0.75) this.#wrongSuspicion(node);
+    else if (dice < 0.82) node.within(() => node.replica?.handOver(node.nowMs()));
+    else if (dice < 0.87) {
+      if (this.#slowDisks.has(node)) this.#slowDisks.delete(node);
+      else this.#slowDisks.add(node);
+    } else if (dice < 0.9) node.clock.epochMs = (random() - 0.5) * 20_000;
+    else if (dice < 0.92) other.wish = this.#someNodes();
+    else this.#wish(this.#someNodes());
+  }
+
+  #someNodes(): string[] {
+    return [...this.nodeIds].sort(() => this.random() - 0.5).slice(0, this.#factor);
+  }
+
+  #split(): void {
+    const ms = this.random() * 2000;
+    const side = new Set(this.nodeIds.filter(() => this.random() < 0.5));
+    const isOneWay = this.random() < 0.3;
+    for (const a of this.nodeIds) {
+      for (const b of this.nodeIds) {
+        if (side.has(a) && !side.has(b)) {
+          this.#cut(a, b, ms);
+          if (!isOneWay) this.#cut(b, a, ms);
+        }
+      }
+    }
+  }
+
+  #wrongSuspicion(node: SimulatedNode): void {
+    for (const other of this.nodes) {
+      if (other === node || this.random() < 0.5) continue;
+      other.suspect(node.nodeId);
+      this.#at(this.#nowMs + this.random() * 1500, undefined, () => this.#look(other, node));
+    }
+  }
+
+  // --- calm --------------------------------------------------------------------------------
+
+  /** How long it took to become whole; undefined when nothing can. */
+  #calm(): number | undefined {
+    this.#isCalm = true;
+    this.#cuts.clear();
+    this.#slowDisks.clear();
+    this.#clients.thinkMs = 400;
+    const beganMs = this.#nowMs;
+    this.#trace?.(`${this.#nowMs.toFixed(1)} CALM`);
+    for (const node of this.nodes) {
+      node.pausedUntilMs = 0;
+      if (!node.isUp) this.#start(node);
+      this.#noticed(node);
+    }
+    // Whoever was wished last stays wished, unless nobody agrees.
+    this.#wish(this.#someNodes());
+    this.#runUntil(() => this.witness.problems.length > 0, beganMs + 1500);
+    this.#clients.stop();
+    const isOver = () => this.witness.problems.length > 0 || this.#disorder() === undefined;
+    if (!this.#runUntil(isOver, beganMs + WHOLE_MS_MAX) && this.witness.problems.length === 0) {
+      if (!this.#hasQuorum()) return undefined;
+      this.complain(`not whole after ${WHOLE_MS_MAX} ms of calm: ${this.#disorder()}`);
+      return undefined;
+    }
+    const wholeMs = this.#nowMs - beganMs;
+    let isRead: boolean | undefined;
+    const leader = this.nodes.find((node) => node.replica?.servingBallot !== undefined);
+    if (leader !== undefined && this.witness.problems.length === 0) {
+      this.#clients.readAll(leader, (is) => {
+        isRead = is;
+      });
+      this.#runUntil(() => isRead !== undefined || this.witness.problems.length > 0, this.#nowMs + 5000);
+      if (isRead !== true) this.complain("a whole group did not answer a read");
+    }
+    return wholeMs;
+  }
+
+  /** What is not yet as it should be. */
+  #disorder(): string | undefined {
+    const leaders = this.nodes.filter((node) => node.replica?.servingBallot !== undefined);
+    const leader = leaders[0];
+    if (leader === undefined) return "nobody serves";
+    if (leaders.length > 1) return "two serve";
+    const wish = leader.wish;
+    const { replica } = leader;
+    const members = replica!.state.config.members.map((id) => id.slice(0, id.indexOf("/")));
+    if (members.length !== wish.length || !wish.every((nodeId) => members.includes(nodeId)))
+      return `members ${replica!.state.config.members}, wished ${wish}`;
+    if (leader.nodeId !== wish[0]) return `${leader.nodeId} leads, not ${wish[0]}`;
+    const state = fingerprint(leader.disk.durable);
+    const { accepted, seq } = leader.disk.durable.meta!;
+    for (const nodeId of wish) {
+      const { disk, replica: other } = this.#node(nodeId);
+      const { meta } = disk.durable;
+      if (other === undefined || !replica!.state.config.members.includes(other.id))
+        return `${nodeId} holds another replica`;
+      if (meta === undefined || meta.seq !== seq || meta.accepted.round !== accepted.round)
+        return `${nodeId} is not level: ${meta?.accepted.round}.${meta?.seq} of ${accepted.round}.${seq}`;
+      if (fingerprint(disk.durable) !== state) return `${nodeId} holds other entries`;
+    }
+    return undefined;
+  }
+
+  /** Whether the config of the best state has a majority of memories that are still there, without `lost`. */
+  #hasQuorum(lost?: string): boolean {
+    const metas = this.nodes
+      .map((node) => node.disk.durable)
+      .filter((image) => image.meta !== undefined && image.meta.accepted.round > 0)
+      .sort((a, b) => {
+        const [x, y] = [a.meta!, b.meta!];
+        return (
+          y.accepted.round - x.accepted.round ||
+          (x.accepted.replicaId < y.accepted.replicaId ? 1 : -1) ||
+          y.seq - x.seq
+        );
+      });
+    const present = new Set(metas.map((image) => image.meta!.replicaId).filter((id) => id !== lost));
+    // The newest two configs: a change may be under way.
+    const configs = new Set<string>();
+    for (const image of metas) {
+      const entry = image.entries.get("\x00config");
+      if (entry !== undefined) configs.add(Buffer.from(entry.value).toString());
+      if (configs.size === 2) break;
+    }
+    return [...configs].every((text) => {
+      const { members } = JSON.parse(text) as { members: string[] };
+      return members.filter((id) => present.has(id)).length > members.length / 2;
+    });
+  }
+
+  #traceBody(arrow: string, { from, to }: Packet, body: Body): void {
+    if (this.#trace === undefined) return;
+    const text = JSON.stringify(body, (key, value: unknown) =>
+      key === "value" || key === "digests" || key === "differing" || key === "root" ? undefined : value,
+    );
+    this.#trace(`${this.#nowMs.toFixed(1)} ${from} ${arrow} ${to} ${text}`);
+  }
+}
+
+function isBefore(a: Event, b: Event): boolean {
+  return a.atMs !== b.atMs ? a.atMs < b.atMs : a.order < b.order;
+}
