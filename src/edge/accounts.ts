@@ -65,7 +65,20 @@ export class RegisterAccounts implements Accounts {
 
   /** Begins to hold the copy. */
   start(): void {
-    this.#renewing = this.#renew();
+    this.#renewing = this.renew().then(() => {
+      if (this.#isStopping) return;
+      this.#timer = setTimeout(() => this.start(), this.#copy === undefined ? FIRST_RENEW_MS : RENEW_MS);
+      this.#timer.unref();
+    });
+  }
+
+  /** Makes a new copy now; keeps the old one when nobody answers. */
+  async renew(): Promise<void> {
+    try {
+      await this.#renew();
+    } catch (error) {
+      this.#log.debug("accounts not confirmed", { error });
+    }
   }
 
   /** A question that is under way is not waited for: its answer changes nothing any more. */
@@ -220,26 +233,19 @@ export class RegisterAccounts implements Accounts {
   }
 
   async #renew(): Promise<void> {
-    try {
-      const confirmedAtMs = performance.now();
-      const signing = await this.#entries.list("signing");
-      const users = await this.#entries.list("user");
-      const apiKeys = await this.#entries.list("apiKey");
-      const sessions = await this.#entries.list("session");
-      this.#useKeys(signing);
-      this.#copy = {
-        users: new Map(users.map((user) => [user.name, user])),
-        sessions: new Map(sessions.map((session) => [session.id, session])),
-        apiKeys: new Map(apiKeys.map((key) => [key.id, key])),
-        confirmedAtMs,
-      };
-      await this.#renewSigningKeys(signing);
-    } catch (error) {
-      this.#log.debug("accounts not confirmed", { error });
-    }
-    if (this.#isStopping) return;
-    this.#timer = setTimeout(() => this.start(), this.#copy === undefined ? FIRST_RENEW_MS : RENEW_MS);
-    this.#timer.unref();
+    const confirmedAtMs = performance.now();
+    const signing = await this.#entries.list("signing");
+    const users = await this.#entries.list("user");
+    const apiKeys = await this.#entries.list("apiKey");
+    const sessions = await this.#entries.list("session");
+    this.#useKeys(signing);
+    this.#copy = {
+      users: new Map(users.map((user) => [user.name, user])),
+      sessions: new Map(sessions.map((session) => [session.id, session])),
+      apiKeys: new Map(apiKeys.map((key) => [key.id, key])),
+      confirmedAtMs,
+    };
+    await this.#renewSigningKeys(signing);
   }
 
   /** Several servers may do it at once: then there are some keys more than needed, all good. */

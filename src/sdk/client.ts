@@ -300,7 +300,7 @@ export class Client {
     const deadlineMs = performance.now() + timeoutMs;
     const refused = new Map<string, number>();
     let pauseMs = PAUSE_MS_MIN;
-    let mayRenew = !withoutSignIn && this.#signIn.canRenew;
+    let mayRenew = !withoutSignIn;
     for (;;) {
       const server = this.#servers.current;
       const attemptMs = Math.min(options.attemptMs ?? ATTEMPT_MS_MAX, deadlineMs - performance.now());
@@ -316,7 +316,7 @@ export class Client {
         const error = ofThrown(thrown, server);
         if (this.#closing.signal.aborted) throw error;
         const leftMs = deadlineMs - performance.now();
-        if (error instanceof UnauthenticatedError && mayRenew) {
+        if (error instanceof UnauthenticatedError && mayRenew && this.#signIn.canRenew) {
           mayRenew = false;
           this.#signIn.forget();
           continue;

@@ -91,6 +91,8 @@ export function ofThrown(thrown: unknown, server: string): ClusterError {
     // What our router answers has our data; anything else failed on the way.
     const { data } = thrown as TRPCClientError<PublicRouter>;
     if (data !== undefined && data !== null) return ofFailure({ ...data, message: thrown.message });
+    // Signing in, which came first, failed.
+    if (thrown.cause instanceof ClusterError) return thrown.cause;
   }
   const { code, text } = rootOf(thrown);
   if (/CERT|ALTNAME|SELF_SIGNED|UNABLE_TO_VERIFY/.test(code)) {

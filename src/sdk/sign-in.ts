@@ -48,9 +48,9 @@ export class SignIn {
     this.#calls = calls;
   }
 
-  /** Whether `forget` and another `headers` may help after a 401. */
+  /** Whether `forget` and another `headers` may help after a 401: not when signing in itself was refused. */
   get canRenew(): boolean {
-    return this.#credentials.password !== undefined;
+    return this.#tokens !== undefined;
   }
 
   async headers(): Promise<Headers> {

@@ -37,11 +37,14 @@ export const layout = new KeyLayout(
 export interface Ground {
   readonly jobs: MemoryJobs;
   readonly registers: MemoryRegisters;
+  readonly entries: SystemEntries;
   readonly ca: string;
   /** What the edges logged, one line each. */
   readonly logged: string[];
   readonly readiness: { value: Readiness };
   readonly nodes: NodeStatus[];
+  /** Lets all edges look at the accounts anew. */
+  renewAccounts(): Promise<void>;
   /** One more server with a copy of the accounts of its own. */
   addEdge(): Promise<RunningEdge>;
   close(): Promise<void>;
@@ -85,10 +88,14 @@ export async function createGround(): Promise<Ground> {
   return {
     jobs,
     registers,
+    entries,
     ca: authority.rootCertificate,
     logged,
     readiness,
     nodes,
+    renewAccounts: async () => {
+      for (const { accounts } of running) await accounts.renew();
+    },
     addEdge: async () => {
       const accounts = new RegisterAccounts({ registers, layout, clusterId: CLUSTER_ID, log });
       const backend: EdgeBackend = {
