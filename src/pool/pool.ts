@@ -6,7 +6,6 @@
  * death are then tried alone: not by stopping everybody else's work, but in a second process
  * (quarantine) that takes one task at a time and lives only while there is use for it.
  */
-import { EventEmitter } from "node:events";
 import type { Log } from "../log.ts";
 import { machineNowMs, type ScrapingLimits, TASKS_PER_THREAD } from "./scraping-message.ts";
 import { ScrapingProcess } from "./scraping-process.ts";
@@ -32,7 +31,7 @@ const RESTART_MS_MAX = 5_000;
 /** A process that lived this long did not die of its start. */
 const SETTLED_MS = 10_000;
 
-export class Pool extends EventEmitter {
+export class Pool {
   readonly threads: number;
   readonly #log: Log;
   readonly #main: Lane;
@@ -43,7 +42,6 @@ export class Pool extends EventEmitter {
    * @param options.memoryBytesMax of the process; beyond, it ends itself.
    */
   constructor(options: { threads: number; log: Log; processingMsMax?: number; memoryBytesMax?: number }) {
-    super();
     const limitsOf = (threads: number): ScrapingLimits => ({
       threads,
       processingMsMax: options.processingMsMax ?? PROCESSING_MS_MAX,

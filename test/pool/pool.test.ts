@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { zstdDecompressSync } from "node:zlib";
 import { test } from "tap";
+import { pageKey } from "../../src/frontier/canonical-url.ts";
 import { createLog } from "../../src/log.ts";
 import { Pool } from "../../src/pool/pool.ts";
 import type { Task, TaskEnd } from "../../src/pool/task.ts";
@@ -114,6 +115,14 @@ test("links follow the job's policy", async (t) => {
     "http://elsewhere.example/",
   ]);
   t.strictSame(await found("/start", { hosts: [] }), []);
+  t.strictSame(await found("/start", { include: ["*/start"] }), ["/start"]);
+  const own = await run(
+    site.page("/start", {
+      key: pageKey("GET", `${site.origin}/start`),
+      links: { ...onSite, include: ["*/start"] },
+    }),
+  );
+  t.match(own, { report: { found: [] } }, "a page does not find itself");
   t.strictSame(await found("/nofollow", {}), []);
   t.strictSame(await found("/nofollow", { followNofollow: true }), ["/x"]);
 });
