@@ -143,7 +143,8 @@ export interface Faults {
   /** Of calls and messages, each way. */
   loss: number;
   duplication: number;
-  delayMs: () => number;
+  /** One way; `kind` of a crawl request, when it is one. */
+  delayMs: (kind?: string) => number;
   commitMs: () => number;
 }
 
@@ -424,8 +425,12 @@ export class CrawlCluster {
     const target = this.alive.find((node) => node.member.nodeId === to);
     if (target === undefined) return Promise.reject(new UnavailableError("nobody there"));
     const sent = crawlRequestSchema.parse(structuredClone(request));
-    return this.#exchange(isDead, target, timeoutMs, async () =>
-      crawlReplySchema.parse(structuredClone(await target.driver.request(senderOf(self), sent))),
+    return this.#exchange(
+      isDead,
+      target,
+      timeoutMs,
+      async () => crawlReplySchema.parse(structuredClone(await target.driver.request(senderOf(self), sent))),
+      request.kind,
     );
   }
 
@@ -447,6 +452,7 @@ export class CrawlCluster {
     target: CrawlNode,
     timeoutMs: number,
     ask: () => Promise<T>,
+    kind?: string,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
       if (isDead()) return;
@@ -455,7 +461,7 @@ export class CrawlCluster {
       });
       const back = (deliver: () => void) => {
         if (target.isDead || this.random() < this.faults.loss) return;
-        this.time.at(this.time.nowMs + this.faults.delayMs(), () => {
+        this.time.at(this.time.nowMs + this.faults.delayMs(kind), () => {
           expire();
           if (!isDead()) deliver();
         });
@@ -463,7 +469,7 @@ export class CrawlCluster {
       if (this.random() < this.faults.loss) return;
       const copies = this.random() < this.faults.duplication ? 2 : 1;
       for (let n = 0; n < copies; n++) {
-        this.time.at(this.time.nowMs + this.faults.delayMs(), () => {
+        this.time.at(this.time.nowMs + this.faults.delayMs(kind), () => {
           if (target.isDead) return;
           ask().then(
             (answer) => back(() => resolve(answer)),

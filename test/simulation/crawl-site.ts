@@ -33,6 +33,8 @@ export class CrawlSite {
   /** By origin: text, or a status. */
   readonly robots = new Map<string, { status: number; text: string }>();
   readonly requests: SiteRequest[] = [];
+  /** When the last answer was had. */
+  lastEndMs = 0;
   readonly #seen = new Map<string, number>();
   latencyMs: () => number = () => 5;
 
@@ -200,6 +202,7 @@ export class SitePool implements PoolLike {
         this.#time.at(this.#time.nowMs + this.#site.latencyMs(), () => {
           if (this.#isDead()) return;
           this.running--;
+          this.#site.lastEndMs = this.#time.nowMs;
           resolve(end);
           this.#next();
         });
