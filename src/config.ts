@@ -4,6 +4,7 @@
  * variable over the file. The only file that reads the environment.
  */
 import { readFileSync } from "node:fs";
+import { isIP } from "node:net";
 import { availableParallelism } from "node:os";
 import { z } from "zod";
 import { UsageError } from "./errors.ts";
@@ -23,6 +24,10 @@ const list = z.union([z.string(), z.array(z.string())]).transform((v) =>
         .filter((s) => s !== "")
     : v,
 );
+/** CIDRs, or single addresses. */
+const addressRanges = list.refine((ranges) => ranges.every(isAddressRange), {
+  error: "must be address ranges, e.g. 127.0.0.0/8,fd00::/8",
+});
 /** `host:port`, `[v6]:port` */
 const hostPort = z
   .string()
@@ -63,7 +68,7 @@ export const serverSettingsSchema = z
     adminPasswordFile: z.string().optional(),
     edgeCertFile: z.string().optional(),
     edgeKeyFile: z.string().optional(),
-    allowAddresses: list.default([]),
+    allowAddresses: addressRanges.default([]),
     scrapeThreads: z.coerce
       .number()
       .int()
@@ -90,6 +95,13 @@ export const serverSettingsSchema = z
   });
 
 export type ServerSettings = z.output<typeof serverSettingsSchema>;
+
+function isAddressRange(text: string): boolean {
+  const [address = "", prefix, ...more] = text.split("/");
+  const version = isIP(address);
+  if (version === 0 || more.length > 0) return false;
+  return prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= (version === 4 ? 32 : 128));
+}
 
 const PREFIX = "ORBWEAVER_";
 /** Variables with our prefix that are not settings of a server: they tell clients where to go. */

@@ -62,7 +62,7 @@ export async function openSession(flags: SessionFlags): Promise<Session> {
 }
 
 async function openEmbedded({ data, allowAddresses }: SessionFlags): Promise<Session> {
-  const directory = data ?? (await mkdtemp(join(tmpdir(), "orbweaver-")));
+  const directory = data ?? (await mkdtemp(join(tmpdir(), "orbweaver-crawl-")));
   const removeAfter = async () => {
     if (data === undefined) await rm(directory, { recursive: true, force: true });
   };
