@@ -7,6 +7,7 @@
  */
 import { NotLeaderError, UnavailableError } from "../errors.ts";
 import type { HandoutRef } from "../frontier/frontier.ts";
+import type { Counts } from "../job/counts.ts";
 import type { Log } from "../log.ts";
 import type { PeerRef, PeerSender } from "../peer/transport.ts";
 import type { Ballot, Operation, Outcome } from "../replication/register.ts";
@@ -101,6 +102,7 @@ export class CrawlDriver {
       layout: this.#layout,
       operate: (partition, operation) => replicas.operate(partition, operation),
       askHost: ask,
+      countAll: (jobId, partitions) => this.#countAll(jobId, partitions),
       operateAt: (partition, operation) => registers.operate(partition, operation, { repeatable: true }),
       dropped: (partition, error) => this.#dropped(partition, error),
     });
@@ -202,6 +204,8 @@ export class CrawlDriver {
         return { kind: "clock", nowMs: this.#clock.now() };
       case "running":
         return this.#runner.states(request.groups);
+      case "counts":
+        return { kind: "countedAll", counts: await this.#countsHere(request.jobId, request.partitions) };
       case "submit":
       case "job":
       case "setStatus":
@@ -269,7 +273,7 @@ export class CrawlDriver {
           if (from !== "self") this.#sharing.heardClock(from.nodeId, request.nowMs);
           return await leader.report(request.ref, request.agoMs, request.outcome);
         case "count":
-          return await leader.count(request.jobId);
+          return { kind: "counted", counts: await leader.count(request.jobId) };
         case "recall":
           return await leader.recall(request.jobId, request.granted);
         case "changed":
@@ -280,6 +284,64 @@ export class CrawlDriver {
     } catch (error) {
       throw this.#hinted(partition, error);
     }
+  }
+
+  #countsHere(jobId: string, partitions: readonly number[]): Promise<(Counts | null | "no")[]> {
+    return Promise.all(
+      partitions.map(async (partition) => {
+        try {
+          const led = this.#led(partition);
+          await led.loaded;
+          return await (led.leader ??= this.#newLeader(partition, led)).count(jobId);
+        } catch {
+          return "no" as const;
+        }
+      }),
+    );
+  }
+
+  /** One question for each server that is believed to lead some of these; who has moved is found one by one. */
+  async #countAll(jobId: string, partitions: readonly number[]): Promise<Map<number, Counts | null>> {
+    const { self, replicas, ring, registers } = this.#options;
+    const byNode = new Map<NodeId | undefined, number[]>();
+    for (const partition of partitions) {
+      const hint =
+        replicas.leads(partition) === undefined ? replicas.leaderHint(partition) : (self.nodeId as NodeId);
+      const list = byNode.get(hint);
+      if (list === undefined) byNode.set(hint, [partition]);
+      else list.push(partition);
+    }
+    const counts = new Map<number, Counts | null>();
+    const moved: number[] = [];
+    await Promise.all(
+      [...byNode].map(async ([nodeId, asked]) => {
+        const member = nodeId === undefined ? undefined : ring.member(nodeId);
+        let answers: readonly (Counts | null | "no")[] = [];
+        try {
+          if (nodeId === self.nodeId) {
+            answers = await this.#countsHere(jobId, asked);
+          } else if (member !== undefined) {
+            const question = { kind: "counts", jobId, partitions: asked } as const;
+            const reply = await this.#options.call(refOf(member), question, CALL_MS);
+            if (reply.kind === "countedAll") answers = reply.counts;
+          }
+        } catch (error) {
+          this.#log.debug("counts not had", { job: jobId, error });
+        }
+        for (const [n, partition] of asked.entries()) {
+          const answer = answers[n];
+          if (answer === undefined || answer === "no") moved.push(partition);
+          else counts.set(partition, answer);
+        }
+      }),
+    );
+    await Promise.all(
+      moved.map(async (partition) => {
+        const reply = await registers.crawlAtLeader(partition, { kind: "count", partition, jobId });
+        if (reply.kind === "counted") counts.set(partition, reply.counts);
+      }),
+    );
+    return counts;
   }
 
   #hinted(partition: number, error: unknown): unknown {

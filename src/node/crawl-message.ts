@@ -149,6 +149,8 @@ export const crawlRequestSchema = z.discriminatedUnion("kind", [
   }),
   z.object({ kind: z.literal("widen"), partition, jobId, host: z.string().min(1).max(255) }),
   // To one server.
+  /** `count` for all partitions that it leads. */
+  z.object({ kind: z.literal("counts"), jobId, partitions: z.array(partition).max(65_536) }),
   z.object({
     kind: z.literal("running"),
     groups: z
@@ -164,6 +166,11 @@ export const crawlReplySchema = z.discriminatedUnion("kind", [
   /** The job is over or gone: nobody wants this any more. */
   z.object({ kind: z.literal("refused") }),
   z.object({ kind: z.literal("counted"), counts: countsSchema.nullable() }),
+  /** In the order asked for; "no" from a server that does not lead the partition. */
+  z.object({
+    kind: z.literal("countedAll"),
+    counts: z.array(z.union([countsSchema, z.null(), z.literal("no")])),
+  }),
   z.object({
     kind: z.literal("job"),
     record: jobRecordSchema,

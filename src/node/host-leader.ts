@@ -13,6 +13,7 @@ import type { FoundPage, Outcome } from "../frontier/verdict.ts";
 import type { Counts } from "../job/counts.ts";
 import { pendingOf } from "../job/counts.ts";
 import type { JobStatus, Waiting } from "../job/job-spec.ts";
+import { isOver } from "../job/life-cycle.ts";
 import type { Log } from "../log.ts";
 import type { TaskEnd } from "../pool/task.ts";
 import type { Ballot, Operation, Outcome as RegisterOutcome } from "../replication/register.ts";
@@ -170,12 +171,13 @@ export class HostLeader implements Watcher {
     }
   }
 
-  async count(jobId: string): Promise<CrawlReply> {
+  /** Null: it has nothing of this job yet. */
+  async count(jobId: string): Promise<Counts | null> {
     // First forget, then read: what is accepted after the reading needs a new confirmation.
     this.#frontier.forgetConfirmation(jobId, this.#ports.clock.now());
     const counts = await this.#store.counts(jobId);
     this.advance();
-    return { kind: "counted", counts: counts ?? null };
+    return counts ?? null;
   }
 
   async recall(jobId: string, granted: number): Promise<CrawlReply> {
@@ -186,6 +188,7 @@ export class HostLeader implements Watcher {
 
   async changed(jobId: string, status: JobStatus): Promise<CrawlReply> {
     this.#frontier.changed(jobId, status, this.#ports.clock.now());
+    if (isOver(status)) this.#over(jobId);
     this.advance();
     // The answer says that nothing of before is still on its way: whoever reads the counts now reads them whole.
     await this.#store.counts(jobId);
@@ -196,7 +199,7 @@ export class HostLeader implements Watcher {
     this.#dropping.add(jobId);
     try {
       this.#frontier.forget(jobId);
-      this.#committed.delete(jobId);
+      this.#over(jobId);
       this.advance();
       await this.#store.drop(jobId);
       return { kind: "accepted" };
@@ -234,17 +237,23 @@ export class HostLeader implements Watcher {
   confirmed(jobId: string, view: JobView, askedAtMs: number, roundTripMs: number): void {
     this.#frontier.roundTrip(roundTripMs);
     this.#frontier.confirmed(jobId, view, askedAtMs);
+    if (isOver(view.status)) this.#over(jobId);
     this.advance();
   }
 
   gone(jobId: string): void {
     this.#frontier.forget(jobId);
-    this.#committed.delete(jobId);
-    this.#ports.over(jobId);
+    this.#over(jobId);
     this.advance();
   }
 
   // --- inside -------------------------------------------------------------------------------
+
+  #over(jobId: string): void {
+    this.#committed.delete(jobId);
+    this.#creditAtMs.delete(jobId);
+    this.#ports.over(jobId);
+  }
 
   #answerTo(give: (id: number) => void): Promise<"accepted" | "refused"> {
     if (this.#isEnded) return Promise.reject(new NotLeaderError(this.partition));

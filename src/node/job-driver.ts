@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { NotLeaderError, WrongStateError } from "../errors.ts";
 import type { Account } from "../job/budget.ts";
+import type { Counts } from "../job/counts.ts";
 import { isSettled, type JobRecord, jobRecordSchema } from "../job/job-record.ts";
 import { mayBecome } from "../job/life-cycle.ts";
 import { noStats } from "../job/stats.ts";
@@ -28,6 +29,8 @@ export interface JobDriverPorts {
   readonly layout: KeyLayout;
   operate(partition: number, operation: Operation): Promise<Outcome>;
   askHost(partition: number, request: CrawlRequest): Promise<CrawlReply>;
+  /** What the leaders of these partitions have counted; rejects when one does not answer. */
+  countAll(jobId: string, partitions: readonly number[]): Promise<Map<number, Counts | null>>;
   operateAt(partition: number, operation: Operation): Promise<Outcome>;
   /** A leader ended by itself: the partition is to be taken up anew, if it is still led. */
   dropped(partition: number, error: unknown): void;
@@ -175,6 +178,7 @@ export class JobDriver {
       layout,
       operate: (operation) => this.#ports.operate(partition, operation),
       askHost: (host, request) => this.#ports.askHost(host, request),
+      countAll: (partitions) => this.#ports.countAll(record.jobId, partitions),
       operateAt: (other, operation) => this.#ports.operateAt(other, operation),
       finished: () => {
         leader.end();

@@ -29,6 +29,8 @@ export interface JobLeaderPorts {
   operate(operation: Operation): Promise<Outcome>;
   /** At the leader of a host's partition, with retries for some seconds. */
   askHost(partition: number, request: CrawlRequest): Promise<CrawlReply>;
+  /** What the leaders of these partitions have counted, null where they have nothing yet; rejects when one does not answer. */
+  countAll(partitions: readonly number[]): Promise<Map<number, Counts | null>>;
   /** At another partition's leader. */
   operateAt(partition: number, operation: Operation): Promise<Outcome>;
   /** Nothing more to lead: the job is over and counted, or deleted. */
@@ -46,8 +48,6 @@ const RECALL_MS = 250;
 const NEWS_MS = 100;
 const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 2_000;
-/** Questions of one round under way at a time. */
-const ROUND_WIDTH = 64;
 const FIRST_ROUND_MS_MAX = 2_000;
 
 export class JobLeader {
@@ -512,28 +512,26 @@ export class JobLeader {
     }
   }
 
-  /** Undefined: someone did not answer, or answered what can't be. */
+  /** Undefined: someone did not answer. */
   async #readCounts(): Promise<Map<number, Counts> | undefined> {
-    const open = [...this.#accounts.keys()].sort((a, b) => a - b);
+    const asked = [...this.#accounts.keys()];
+    let answers: ReadonlyMap<number, Counts | null>;
+    try {
+      answers = await this.#ports.countAll(asked);
+    } catch (error) {
+      this.#ports.log.debug("round without an answer", { job: this.jobId, error });
+      return undefined;
+    }
     const counts = new Map<number, Counts>();
-    let isWhole = true;
-    const reader = async () => {
-      for (let partition = open.shift(); partition !== undefined; partition = open.shift()) {
-        try {
-          const reply = await this.#ports.askHost(partition, { kind: "count", partition, jobId: this.jobId });
-          if (reply.kind !== "counted") isWhole = false;
-          // None yet: it has become a participant, and its first page is still on the way.
-          else if (reply.counts !== null) {
-            counts.set(partition, reply.counts);
-            this.#account(partition, reply.counts);
-          }
-        } catch {
-          isWhole = false;
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: Math.min(ROUND_WIDTH, open.length) }, reader));
-    return isWhole ? counts : undefined;
+    for (const partition of asked) {
+      const answer = answers.get(partition);
+      if (answer === undefined) return undefined;
+      // Null: it has become a participant, and its first page is still on the way.
+      if (answer === null) continue;
+      counts.set(partition, answer);
+      this.#account(partition, answer);
+    }
+    return counts;
   }
 
   async #finish(counts: ReadonlyMap<number, Counts>): Promise<void> {

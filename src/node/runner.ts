@@ -136,7 +136,14 @@ export class Runner {
   }
 
   async #fly(message: RunMessage, flight: Flight, onStarted: (agoMs: number) => void): Promise<void> {
-    const outcome = await this.#outcome(message, flight, onStarted);
+    let outcome: Outcome;
+    try {
+      outcome = await this.#outcome(message, flight, onStarted);
+    } catch (error) {
+      // What a page made of itself must end that page, not the server.
+      this.#log.warn("page could not be taken in", { job: message.ref.jobId, error });
+      outcome = { kind: "broken", reason: "the extracted content could not be stored", retryable: false };
+    }
     if (this.#stopping.signal.aborted) return;
     await this.#report(message, flight, outcome);
   }

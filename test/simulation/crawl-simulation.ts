@@ -111,7 +111,7 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
   const tail = chance(0.6) ? 0.08 : 0;
   // Rounds above all: early and late reading is what they must survive.
   const delayed = (kind?: string) =>
-    random() < (kind === "count" ? 6 * tail : tail) ? random() * 1_200 : quiet.delayMs();
+    random() < (kind === "counts" ? 6 * tail : tail) ? random() * 1_200 : quiet.delayMs();
   cluster.faults = isFaulty
     ? { ...quiet, delayMs: delayed, loss: random() * 0.1, duplication: random() * 0.1 }
     : quiet;
