@@ -169,7 +169,7 @@ export class DataDirectory {
 
 function stale(path: string): StaleDataDirectoryError {
   return new StaleDataDirectoryError(
-    `${path} is an old copy: the cluster has seen a later start of this server; start it with an empty data directory, as a new server`,
+    `${path} is an old copy: the cluster has seen a later start of this server. Start it as a new one: --as-new --join HOST:PORT --join-token-file FILE`,
   );
 }
 
