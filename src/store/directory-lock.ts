@@ -4,6 +4,7 @@
  * in a new container, doesn't block. LevelDB's own lock, which the operating
  * system drops with the process, stands behind it.
  */
+import { randomBytes } from "node:crypto";
 import { link, readFile, readlink, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -30,7 +31,8 @@ export class DirectoryLock {
   static async take(directory: string): Promise<DirectoryLock> {
     const path = join(directory, "LOCK");
     const text = `${JSON.stringify({ pid: process.pid, birth: await birthOf(process.pid) })}\n`;
-    const own = `${path}.${process.pid}`;
+    // Of this attempt alone: the lock is the same file, so another one of this process would overwrite it.
+    const own = `${path}.${process.pid}.${randomBytes(4).toString("hex")}`;
     await writeFile(own, text, { mode: 0o600 });
     try {
       // Two tries: a stale lock is moved away once; whoever is in the way after that has just taken it.
@@ -45,7 +47,7 @@ export class DirectoryLock {
         const found = await readFile(path, "utf8").catch(() => "");
         const holder = parse(found);
         if (last || (holder !== undefined && (await isAlive(holder)))) throw inUse(directory, holder);
-        await moveAway(path, found, `${path}.stale.${process.pid}`);
+        await moveAway(path, found, `${own}.stale`);
       }
     } finally {
       await rm(own, { force: true });

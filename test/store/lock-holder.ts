@@ -2,4 +2,6 @@
 import { DataDirectory } from "../../src/store/data-directory.ts";
 
 await DataDirectory.open(process.argv[2]!, { create: true });
+// By itself the channel to the parent keeps nobody alive.
+process.channel?.ref();
 process.send?.("open");
