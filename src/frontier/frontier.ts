@@ -96,6 +96,8 @@ type Item =
 const RENEW_MS = 200;
 /** Before a host is ready to go on, its job's state is asked for. */
 const ASK_AHEAD_MS = 60;
+/** A page that found no room at its runner is not pressed on the next one at once. */
+const NOT_STARTED_MS = 50;
 const UNREPORTED_MAX = 8;
 /** Pages of one job handed out and not settled. */
 const FLIGHTS_MAX = 256;
@@ -337,7 +339,7 @@ export class Frontier {
     const id = robotsFlightId(origin);
     if (end.kind === "notStarted") {
       site.pace.notStarted(id);
-      access.notFetched();
+      access.notFetched(nowMs);
       return;
     }
     site.pace.started(id, nowMs - end.agoMs);
@@ -452,6 +454,7 @@ export class Frontier {
       },
       wakeAtMs: Number.POSITIVE_INFINITY,
       isSaturated: false,
+      hasMemory: this.#hasMemory(),
       ageMsMax: Math.max(CONFIRMATION_MS, 3 * this.#roundTripMs),
     };
     turn.draft.effects.push(...this.#loose);
@@ -584,7 +587,7 @@ export class Frontier {
       draft.due(share.jobId, offered.host, waiting(page), { key: page.key, flight: null });
       draft.counts(share);
       draft.size(queue);
-      queue.push(page, Number.NEGATIVE_INFINITY, this.#hasMemory());
+      queue.push(page, Number.NEGATIVE_INFINITY, turn.hasMemory);
       return;
     }
     if (depth === SETTLED || depth <= offered.depth) return;
@@ -598,7 +601,6 @@ export class Frontier {
   }
 
   #hasMemory(): boolean {
-    if (this.#jobs.size < 2) return true;
     let pages = 0;
     for (const share of this.#jobs.values()) for (const queue of share.queues.values()) pages += queue.length;
     return pages < PAGES_IN_MEMORY_MAX;
@@ -629,7 +631,7 @@ export class Frontier {
     if (flight === undefined) return answered(item.id, turn);
     if (item.outcome.kind === "notStarted") {
       if (!turn.draft.hasRoom(6)) return this.#later(turn);
-      this.#dueAgain(share, flight, 0, turn);
+      this.#dueAgain(share, flight, NOT_STARTED_MS, turn);
       return answered(item.id, turn);
     }
     if (!this.#mayAccept(share, turn)) return false;
@@ -774,7 +776,7 @@ export class Frontier {
     turn.draft.page(share.jobId, queue.size.host, page);
     turn.draft.due(share.jobId, queue.size.host, waiting(page), { key: page.key, flight: null });
     turn.draft.counts(share);
-    queue.push(page, turn.nowMs + afterMs, this.#hasMemory());
+    queue.push(page, turn.nowMs + afterMs, turn.hasMemory);
   }
 
   #takeRecall(share: JobShare, item: Item & { kind: "recall" }, turn: Turn): boolean {
@@ -1068,6 +1070,8 @@ interface Turn extends Moment {
   readonly draft: Draft;
   readonly wants: FrontierWants;
   readonly ageMsMax: number;
+  /** For more due pages than the heads of queues need. */
+  readonly hasMemory: boolean;
   wakeAtMs: number;
   isSaturated: boolean;
 }

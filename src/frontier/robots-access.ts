@@ -14,6 +14,7 @@ const KEPT_MS = 24 * 3_600_000;
 /** How much longer an old copy serves while the file can't be had. */
 const STALE_MS = 600_000;
 const RULES_KEPT_MAX = 16;
+const NOT_FETCHED_MS = 100;
 
 export const robotsRecordSchema = z.object({
   host: z.string(),
@@ -49,7 +50,7 @@ export class RobotsAccess {
   readonly #rules = new Map<string, RobotsFile>();
   #isFetching = false;
   #failures = 0;
-  #retryAtMs = 0;
+  #retryAtMs = Number.NEGATIVE_INFINITY;
   #missingSinceMs: number | undefined;
   isDirty = false;
 
@@ -76,11 +77,10 @@ export class RobotsAccess {
       return { kind: this.#rulesFor(copy.text, userAgent).isAllowed(url) ? "allowed" : "disallowed" };
     }
     if (this.#isFetching) return { kind: "wait", atMs: undefined };
-    if (this.#missingSinceMs !== undefined) {
-      if (nowMs - this.#missingSinceMs >= this.#waitMsMax) return { kind: "unreachable" };
-      if (nowMs < this.#retryAtMs) return { kind: "wait", atMs: this.#retryAtMs };
+    if (this.#missingSinceMs !== undefined && nowMs - this.#missingSinceMs >= this.#waitMsMax) {
+      return { kind: "unreachable" };
     }
-    return { kind: "fetch" };
+    return nowMs < this.#retryAtMs ? { kind: "wait", atMs: this.#retryAtMs } : { kind: "fetch" };
   }
 
   /** 0 while the rules are unknown. */
@@ -93,8 +93,10 @@ export class RobotsAccess {
     this.#isFetching = true;
   }
 
-  notFetched(): void {
+  /** The request did not leave: this server is busy, so not again at once. */
+  notFetched(nowMs: number): void {
     this.#isFetching = false;
+    this.#retryAtMs = nowMs + NOT_FETCHED_MS;
   }
 
   /** @param status 0: no answer. */

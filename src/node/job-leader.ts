@@ -472,6 +472,8 @@ export class JobLeader {
     this.#roundTimer?.();
     this.#roundTimer = this.#ports.clock.after(ROUND_MS, () => {
       const isSilent = this.#ports.clock.now() - this.#heardAtMs >= ROUND_MS;
+      // Where a read failed, it goes on from where it was.
+      void this.#seed();
       // While progress is heard and shows work to do, a round would only disturb.
       if (isSilent || isQuiet(this.#progress.values(), this.#maxPages)) this.#round();
       this.#armRound();
