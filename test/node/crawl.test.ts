@@ -1,4 +1,5 @@
 /** A whole crawl through the real drivers, in virtual time, over partitions that stand in for replication. */
+import { hash } from "node:crypto";
 import { test } from "tap";
 import { type JobSpecInput, jobSpecSchema, type Result } from "../../src/job/job-spec.ts";
 import { CrawlCluster } from "../simulation/crawl-cluster.ts";
@@ -418,4 +419,112 @@ test("a busy owner hands pages to the others, and the pace holds", async (t) => 
   t.equal(end.stats.results, 400);
   const shares = Object.values(end.stats.servers).filter((pages) => pages >= 20);
   t.equal(shares.length, 5, `pages by server: ${JSON.stringify(end.stats.servers)}`);
+});
+
+test("all servers lose power; when they are back, the crawl goes on by itself", async (t) => {
+  const { site, cluster, wait, finish, time, allResults } = world({ nodes: 3 });
+  site.latencyMs = () => 40;
+  const urls = [...tree(site, "a.test", 80), ...tree(site, "b.test", 80)];
+  const job = await wait(
+    cluster.nodes[0]!.jobs.submit("ann", spec({ seeds: ["http://a.test/", "http://b.test/"] })),
+  );
+  await time.run(() => site.requests.length > 60, 60_000);
+
+  for (const node of [...cluster.alive]) cluster.crash(node, () => 1e9);
+  await time.run(() => false, time.nowMs + 5_000);
+  const back = [7, 8, 9].map((n) => cluster.addNode(n));
+  for (const partition of cluster.partitions.keys()) cluster.lead(partition, back[partition % 3]!);
+  const end = await finish(job.id);
+
+  t.equal(end.status, "completed");
+  t.same((await allResults(job.id)).map((result) => result.url).sort(), [...urls].sort());
+  const repeated = site.requests.length - 160;
+  t.ok(repeated <= 8, `${repeated} requests were repeated: only those under way`);
+});
+
+test("a deletion that began goes on although servers die, and a cancelled job stays cancelled", async (t) => {
+  const { site, cluster, wait, finish, time } = world({ nodes: 4 });
+  site.latencyMs = () => 40;
+  for (const host of ["a.test", "b.test", "c.test"]) tree(site, host, 60);
+  const seeds = ["http://a.test/", "http://b.test/", "http://c.test/"];
+  const gone = await wait(cluster.nodes[3]!.jobs.submit("ann", spec({ seeds })));
+  const cancelled = await wait(cluster.nodes[3]!.jobs.submit("ann", spec({ seeds })));
+  await time.run(() => site.requests.length > 100, 60_000);
+
+  await wait(cluster.nodes[3]!.jobs.remove(gone.id));
+  await wait(cluster.nodes[3]!.jobs.setStatus(cancelled.id, "cancelled"));
+  cluster.crash(cluster.nodes[0]!, () => 400);
+  cluster.crash(cluster.nodes[1]!, () => 700);
+  const end = await finish(cancelled.id);
+  await time.run(() => false, time.nowMs + 20_000);
+
+  t.equal(end.status, "cancelled");
+  t.equal(
+    end.stats.results,
+    (await wait(cluster.alive[0]!.jobs.results(cancelled.id, { limit: 1_000 }))).items.length,
+  );
+  await t.rejects(wait(cluster.alive[0]!.jobs.get(gone.id)), { code: "NOT_FOUND" });
+  const prefixes = [
+    ...cluster.layout.ofJob(gone.id),
+    cluster.layout.job(gone.id),
+    cluster.layout.participants(gone.id),
+  ];
+  t.same(prefixes.flatMap((prefix) => cluster.entries(prefix)).length, 0);
+  const before = site.requests.length;
+  await time.run(() => false, time.nowMs + 5_000);
+  t.equal(site.requests.length, before);
+});
+
+test("a host's pace and its Retry-After outlive the server that kept them", async (t) => {
+  const { site, cluster, wait, finish, time } = world({ nodes: 3 });
+  tree(site, "a.test", 12);
+  site.page("http://a.test/5", { status: 503, retryAfterMs: 8_000, failures: 1 });
+  const job = await wait(
+    cluster.nodes[0]!.jobs.submit(
+      "ann",
+      spec({ seeds: ["http://a.test/"], politeness: { delayMs: 300, concurrencyPerHost: 2 } }),
+    ),
+  );
+  await time.run(() => site.requests.some((request) => request.url === "http://a.test/5"), 60_000);
+  await time.run(() => false, time.nowMs + 200);
+  const leader = cluster.partitions[cluster.layout.hostPartition("a.test")]!.leader;
+
+  cluster.crash(cluster.nodes.find((node) => node.member.nodeId === leader)!, () => 300);
+  const end = await finish(job.id);
+
+  t.equal(end.stats.results, 12);
+  const starts = site.requestsOf("a.test");
+  const gaps = starts.slice(1).map(({ atMs }, n) => atMs - starts[n]!.atMs);
+  t.ok(Math.min(...gaps) >= 300);
+  const refused = starts.findIndex(({ url }) => url === "http://a.test/5");
+  t.ok(gaps[refused]! >= 8_000 || gaps[refused + 1]! >= 7_000, `gaps ${gaps.join(" ")}`);
+});
+
+test("contents over 64 KiB are blobs and read back whole", async (t) => {
+  const { site, cluster, wait, finish, allResults } = world({ nodes: 2 });
+  const kept = new Map<string, Uint8Array>();
+  cluster.blobs = {
+    put: async (jobId, bytes) => {
+      const sha256 = hash("sha256", bytes, "hex");
+      kept.set(`${jobId}/${sha256}`, bytes);
+      return sha256;
+    },
+    get: async (jobId, sha256) => kept.get(`${jobId}/${sha256}`)!,
+  };
+  for (const n of [0, 1]) {
+    cluster.crash(cluster.nodes[n]!, () => 1e9);
+    cluster.addNode(20 + n);
+  }
+  for (const partition of cluster.partitions.keys()) {
+    cluster.lead(partition, cluster.alive[partition % 2]!);
+  }
+  site.page("http://a.test/", { links: ["/small"], text: "x".repeat(100_000) });
+  site.page("http://a.test/small", { text: "y" });
+
+  const job = await wait(cluster.alive[0]!.jobs.submit("ann", spec({ seeds: ["http://a.test/"] })));
+  await finish(job.id);
+
+  const texts = (await allResults(job.id)).map((result) => result.text?.length);
+  t.same(texts.sort(), [1, 100_000]);
+  t.equal(kept.size, 1);
 });

@@ -18,6 +18,7 @@ export interface SitePage {
   /** How many requests fail before one succeeds. */
   readonly failures?: number;
   readonly kills?: boolean;
+  readonly text?: string;
 }
 
 export interface SiteRequest {
@@ -108,6 +109,7 @@ export class CrawlSite {
         latencyMs: 1,
         data: { title: `Title of ${url}` },
         fieldErrors: [],
+        ...(page.text === undefined ? {} : { text: page.text }),
         found,
       },
     };
