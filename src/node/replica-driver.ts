@@ -7,19 +7,26 @@
  * partition costs nothing.
  */
 import { EventEmitter } from "node:events";
-import { BusyError, DamagedError, NotLeaderError, OutcomeUnknownError, UnavailableError } from "../errors.ts";
+import {
+  BusyError,
+  DamagedError,
+  NotLeaderError,
+  OutcomeUnknownError,
+  TooLargeError,
+  UnavailableError,
+} from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { PeerRef, PeerSender } from "../peer/transport.ts";
 import { nodeOf, replicaIdOf, serialOf } from "../replication/ballot.ts";
-import type { ReplicaEffect } from "../replication/effect.ts";
+import type { ReplicaEffect, Scanned } from "../replication/effect.ts";
 import type { Body, ReplicationMessage } from "../replication/message.ts";
 import type { Ballot, Operation, Outcome } from "../replication/register.ts";
 import { Replica } from "../replication/replica.ts";
-import type { ReplicaPorts } from "../replication/replica-port.ts";
+import { REPLICA_LIMITS, type ReplicaPorts, type ReplicaSettings } from "../replication/replica-port.ts";
 import { type EntryStore, type ReplicaMeta, ReplicaState } from "../replication/replica-state.ts";
 import { type Identifier, isNodeId, type NodeId, positionOf } from "../ring/identifier.ts";
 import type { Member } from "../ring/member.ts";
-import type { Store, StoreSnapshot } from "../store/store.ts";
+import type { Store, StoredEntry, StoreSnapshot } from "../store/store.ts";
 import { LedBook } from "./led-book.ts";
 import { decodeMeta, encodeMeta } from "./replica-meta.ts";
 
@@ -30,6 +37,7 @@ const WISH_STEADY_MS = 500;
 const STEPS_PER_SECOND = { learn: 400, handOver: 100 } as const;
 const OPERATIONS_MAX = 65_536;
 const BUSY_MS = 50;
+const SCAN_FIRST = 64;
 
 interface ReplicaEvents {
   /** Serves from now on. */
@@ -65,8 +73,7 @@ interface Held {
   readonly replica: Replica;
   /** Operations handed in, waiting for their answers. */
   readonly answers: Map<number, { resolve(outcome: Outcome): void; reject(error: Error): void }>;
-  /** With the generation that was the present one then. */
-  readonly snapshots: Map<number, { readonly of: StoreSnapshot; readonly generation: number }>;
+  readonly snapshots: Map<number, StoreSnapshot>;
   isFlushWanted: boolean;
 }
 
@@ -83,7 +90,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   readonly #digestKey: Uint8Array;
   readonly #random: () => number;
   readonly #log: Log;
-  readonly #settings: { replicationFactor: number; leaderTimeoutMs: number; replaceAfterMs: number };
+  readonly #settings: ReplicaSettings;
   readonly #ring: ReplicaRing;
   readonly #send: (to: PeerRef, message: ReplicationMessage) => void;
   readonly #led: LedBook;
@@ -123,7 +130,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     this.#digestKey = options.digestKey;
     this.#random = options.random;
     this.#log = options.log;
-    this.#settings = options.settings;
+    this.#settings = { ...options.settings, limits: REPLICA_LIMITS };
     this.#ring = options.ring;
     this.#send = options.send;
     this.#led = new LedBook({
@@ -173,6 +180,11 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       if (body.kind !== "invite") return;
       held = this.#hold(partition, ReplicaState.empty(replicaIdOf(this.#nodeId, this.#serial(partition)), 0));
     } else if (message.to !== "" && message.to !== held.replica.id) {
+      const isOlder = nodeOf(message.to) === this.#nodeId && serialOf(message.to) < serialOf(held.replica.id);
+      if (isOlder && "ballot" in body && nodeOf(body.ballot.replicaId) === from.nodeId) {
+        const gone: Body = { kind: "gone", ballot: body.ballot };
+        this.#sendTo(from.nodeId, partition, held.replica.id, message.from, gone);
+      }
       return;
     }
     if ("ballot" in body && nodeOf(body.ballot.replicaId) === from.nodeId) {
@@ -232,7 +244,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       const number = ++this.#operation;
       this.#pending++;
       held.answers.set(number, { resolve, reject });
-      this.#within(held, () => held.replica.operate(number, operation, Date.now()));
+      this.#within(held, () => held.replica.operate(number, operation, performance.now(), Date.now()));
     });
   }
 
@@ -306,7 +318,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     for (const held of this.#replicas.values()) {
       for (const { reject } of held.answers.values()) reject(new NotLeaderError(held.partition));
       held.answers.clear();
-      for (const { of } of held.snapshots.values()) await of.close();
+      for (const snapshot of held.snapshots.values()) await snapshot.close();
       held.snapshots.clear();
     }
   }
@@ -417,25 +429,23 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       case "answer":
         return this.#answer(held, effect.operation, effect.outcome);
       case "snapshot":
-        held.snapshots.set(effect.snapshot, {
-          of: this.#store.snapshot(),
-          generation: replica.state.generation,
-        });
+        held.snapshots.set(effect.snapshot, this.#store.snapshot());
         return;
       case "scan":
         return this.#scan(held, effect);
       case "release": {
         const snapshot = held.snapshots.get(effect.snapshot);
         held.snapshots.delete(effect.snapshot);
-        snapshot?.of
-          .close()
+        snapshot
+          ?.close()
           .catch((error: unknown) => this.#log.warn("snapshot not released", { partition, error }));
         return;
       }
       case "dropGeneration":
-        this.#store
-          .dropGeneration(partition, effect.generation)
-          .catch((error: unknown) => this.#setAside(partition, error));
+        this.#store.dropGeneration(partition, effect.generation).then(
+          () => replica.dropped(effect.generation),
+          (error: unknown) => this.#setAside(partition, error),
+        );
         return;
       case "leading":
         this.#isLedStale = true;
@@ -451,6 +461,9 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         return;
       case "forget":
         return this.#forget(held);
+      case "damaged":
+        queueMicrotask(() => this.#setAside(partition, new DamagedError(effect.what)));
+        return;
       case "defect":
         this.#log.error("replica defect", { partition, what: effect.what });
         return;
@@ -460,11 +473,12 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #scan(held: Held, effect: Extract<ReplicaEffect, { kind: "scan" }>): void {
     const snapshot = held.snapshots.get(effect.snapshot);
     if (snapshot === undefined) return;
-    const { prefix, after, limit } = effect;
-    snapshot.of.scan(held.partition, snapshot.generation, { prefix, after, limit }).then(
-      (entries) => {
-        if (this.#isStopped) return;
-        this.#within(held, () => held.replica.scanned(effect.snapshot, entries, performance.now()));
+    scanPart(snapshot, held.partition, effect).then(
+      (scanned) => {
+        if (this.#isStopped || this.#replicas.get(held.partition) !== held) return;
+        this.#within(held, () =>
+          held.replica.scanned(effect.snapshot, scanned, performance.now(), Date.now()),
+        );
       },
       (error: unknown) => {
         // Released meanwhile: nobody waits for it, and a closed snapshot says nothing about the disk.
@@ -481,6 +495,10 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     if ("kind" in outcome) waiting.resolve(outcome);
     else if (outcome.code === "BUSY")
       waiting.reject(new BusyError(`partition ${held.partition}`, outcome.retryAfterMs));
+    else if (outcome.code === "TOO_LARGE")
+      waiting.reject(
+        new TooLargeError("the entries asked for are too large for one answer; ask for fewer keys"),
+      );
     else if (outcome.code === "NOT_LEADER") {
       waiting.reject(new NotLeaderError(held.partition, this.leaderHint(held.partition)));
     } else waiting.reject(new OutcomeUnknownError(`partition ${held.partition}`));
@@ -510,18 +528,31 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #forget(held: Held): void {
     const { partition, replica } = held;
     for (const snapshot of held.snapshots.values()) {
-      snapshot.of
+      snapshot
         .close()
         .catch((error: unknown) => this.#log.warn("snapshot not released", { partition, error }));
     }
-    const generation = replica.state.generation;
-    const next = ReplicaState.empty(replicaIdOf(this.#nodeId, serialOf(replica.id) + 1), generation + 1);
+    const leftovers = [replica.state.generation, ...replica.state.leftovers];
+    const next = ReplicaState.empty(
+      replicaIdOf(this.#nodeId, serialOf(replica.id) + 1),
+      Math.max(...leftovers) + 1,
+      leftovers,
+    );
     this.#due.delete(held);
-    this.#store
-      .write({ partition, generation: next.generation, changes: [], meta: encodeMeta(next) })
-      .then(() => this.#store.dropGeneration(partition, generation))
-      .catch((error: unknown) => this.#log.warn("a given-up replica was not deleted", { partition, error }));
-    this.#hold(partition, next);
+    const written = this.#store.write({
+      partition,
+      generation: next.generation,
+      changes: [],
+      meta: encodeMeta(next),
+    });
+    const successor = this.#hold(partition, next);
+    written.then(
+      () => {
+        // The old id is spent for good: what it held may go.
+        if (!this.#isStopped) this.#perform(successor);
+      },
+      (error: unknown) => this.#setAside(partition, error),
+    );
   }
 
   #serial(partition: number): number {
@@ -637,6 +668,28 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #sendToNode(nodeId: string, message: ReplicationMessage): void {
     const member = isNodeId(nodeId) ? this.#ring.member(nodeId) : undefined;
     if (member !== undefined && !this.#isStopped) this.#send(member, message);
+  }
+}
+
+/** The store counts entries only: sizes are learnt from what was read so far. */
+async function scanPart(
+  snapshot: StoreSnapshot,
+  partition: number,
+  { generation, prefix, after, limit, bytesMax }: Extract<ReplicaEffect, { kind: "scan" }>,
+): Promise<Scanned> {
+  const entries: (StoredEntry & { key: string })[] = [];
+  let bytes = 0;
+  for (let count = Math.min(limit, SCAN_FIRST); ; ) {
+    const from = entries.at(-1)?.key ?? after;
+    const found = await snapshot.scan(partition, generation, { prefix, after: from, limit: count });
+    for (const entry of found) {
+      entries.push(entry);
+      bytes += entry.key.length + entry.value.byteLength;
+    }
+    if (found.length < count) return { entries, isLast: true };
+    if (entries.length >= limit || bytes >= bytesMax) return { entries, isLast: false };
+    const likely = Math.ceil(((bytesMax - bytes) * entries.length) / Math.max(1, bytes));
+    count = Math.max(1, Math.min(limit - entries.length, likely, entries.length * 8));
   }
 }
 

@@ -32,6 +32,22 @@ export function versionOf(ballot: Ballot, seq: number): Version {
   return `${ballot.round}.${ballot.replicaId}.${seq}`;
 }
 
+/** Ordered by ballot, then batch. "" is before all. */
+export function compareVersions(a: Version, b: Version): number {
+  if (a === "" || b === "") return a.length - b.length;
+  return compareClaims(claimOf(a), claimOf(b));
+}
+
+/** The state in which the batch of that version was the last. */
+function claimOf(version: Version): Claim {
+  const first = version.indexOf(".");
+  const last = version.lastIndexOf(".");
+  return {
+    accepted: { round: Number(version.slice(0, first)), replicaId: version.slice(first + 1, last) },
+    seq: Number(version.slice(last + 1)),
+  };
+}
+
 export function replicaIdOf(nodeId: string, serial: number): ReplicaId {
   return `${nodeId}/${serial}`;
 }

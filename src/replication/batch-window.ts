@@ -1,4 +1,4 @@
-/** The leader's last batches, for replicas that missed some: 1,024 of them or 8 MiB. */
+/** The leader's last batches, for replicas that missed some. */
 import type { Change } from "./register.ts";
 
 export interface Batch {
@@ -7,25 +7,33 @@ export interface Batch {
   readonly bytes: number;
 }
 
-const BATCHES_MAX = 1024;
-const BYTES_MAX = 8 * 1024 * 1024;
-
 export class BatchWindow {
+  readonly #limits: { readonly windowBatches: number; readonly windowBytes: number };
   #batches: Batch[] = [];
   #bytes = 0;
 
+  constructor(limits: { readonly windowBatches: number; readonly windowBytes: number }) {
+    this.#limits = limits;
+  }
+
+  /** The newest batch stays, whatever its size. */
   push(batch: Batch): void {
     this.#batches.push(batch);
     this.#bytes += batch.bytes;
     let drop = 0;
     while (
       this.#batches.length - drop > 1 &&
-      (this.#batches.length - drop > BATCHES_MAX || this.#bytes > BYTES_MAX)
+      (this.#batches.length - drop > this.#limits.windowBatches || this.#bytes > this.#limits.windowBytes)
     ) {
       this.#bytes -= this.#batches[drop]!.bytes;
       drop++;
     }
     if (drop > 0) this.#batches = this.#batches.slice(drop);
+  }
+
+  /** Bytes of the batches after `seq`. */
+  bytesAfter(seq: number): number {
+    return this.from(seq + 1, this.#batches.length).reduce((sum, batch) => sum + batch.bytes, 0);
   }
 
   /** Whether all batches from `seq` to the newest are here. */

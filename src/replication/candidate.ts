@@ -35,6 +35,7 @@ export class Candidate {
   #phase: "canvass" | "prepare" | "pull";
   readonly #yes = new Set<ReplicaId>();
   readonly #promises = new Map<ReplicaId, Promised>();
+  readonly #refusals = new Set<ReplicaId>();
   readonly #asked = new Set<ReplicaId>();
   #deadlineMs: number;
   readonly #answerMs: number;
@@ -90,11 +91,29 @@ export class Candidate {
     return this.#choose(nowMs);
   }
 
+  /** One that still hears another leader need not stop the others from following this one. */
+  refused(from: ReplicaId, promised: Ballot): CandidateStep {
+    if (this.#phase === "canvass") return { kind: "wait" };
+    if (compareBallots(promised, this.ballot) > 0) return { kind: "giveUp", reason: "another stands higher" };
+    this.#refusals.add(from);
+    const { members } = this.#state.config;
+    const possible = members.filter((id) => !this.#refusals.has(id)).length;
+    return possible < majorityOf(members.length)
+      ? { kind: "giveUp", reason: "a majority hears another leader" }
+      : { kind: "wait" };
+  }
+
+  /** The transfer gets on. */
+  progressed(nowMs: number): void {
+    if (this.#phase === "pull") this.#deadlineMs = Math.max(this.#deadlineMs, nowMs + PULL_MS);
+  }
+
   /** Own promise is durable, or the own state has become that of `best`. */
   reconsider(nowMs: number): CandidateStep {
     if (this.#phase === "canvass") return { kind: "wait" };
     const { claim, promised } = this.#state.durable;
-    if (!isSameBallot(promised, this.ballot)) return { kind: "wait" };
+    if (!isSameBallot(promised, this.ballot) || compareClaims(claim, this.#state.claim) !== 0)
+      return { kind: "wait" };
     this.#promises.set(this.#state.replicaId, { claim, config: this.#state.config });
     this.#phase = "prepare";
     return this.#choose(nowMs);
@@ -152,10 +171,8 @@ export class Candidate {
       if (compareClaims(promised.claim, best.claim) > 0) best = promised;
     }
     const { members } = best.config;
-    if (this.#promises.size >= majorityOf(this.#state.config.members.length)) {
-      // Who counts is told by the best state, not by the own one.
-      this.#ask(best.config);
-    }
+    // Who counts is told by the best state, not by the own one.
+    this.#ask(best.config);
     const promisedMembers = members.filter((id) => this.#promises.has(id));
     if (promisedMembers.length < majorityOf(members.length)) return { kind: "wait" };
     if (!members.includes(this.#state.replicaId)) return { kind: "giveUp", reason: "not a member any more" };

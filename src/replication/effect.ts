@@ -2,12 +2,15 @@
 import type { ReplicaId } from "./ballot.ts";
 import type { Body } from "./message.ts";
 import type { Ballot, Key, Outcome } from "./register.ts";
+import type { HeldEntry } from "./replica-state.ts";
 
 /** Why an operation got no outcome. */
 export type Refusal =
   | { readonly code: "NOT_LEADER" }
   | { readonly code: "OUTCOME_UNKNOWN" }
-  | { readonly code: "BUSY"; readonly retryAfterMs: number };
+  | { readonly code: "BUSY"; readonly retryAfterMs: number }
+  /** The answer would not fit into a frame: ask for less at a time. */
+  | { readonly code: "TOO_LARGE" };
 
 export type ReplicaEffect =
   | { readonly kind: "send"; readonly to: ReplicaId; readonly body: Body }
@@ -16,15 +19,20 @@ export type ReplicaEffect =
   | { readonly kind: "answer"; readonly operation: number; readonly outcome: Outcome | Refusal }
   /** Keep the present state under `snapshot` until it is released; scans of it are answered by `scanned`. */
   | { readonly kind: "snapshot"; readonly snapshot: number }
+  /** At most `limit` entries and about `bytesMax` bytes, at least one entry when there is one. */
   | {
       readonly kind: "scan";
       readonly snapshot: number;
+      readonly generation: number;
       readonly prefix: Key;
       readonly after: Key | undefined;
       readonly limit: number;
+      readonly bytesMax: number;
+      /** For another replica's sake: must not starve operations. */
+      readonly isTransfer: boolean;
     }
   | { readonly kind: "release"; readonly snapshot: number }
-  /** Delete all entries of a generation that is not in use any more. */
+  /** Delete all entries of a generation that is not in use any more; told through `dropped`. */
   | { readonly kind: "dropGeneration"; readonly generation: number }
   /** Serves under `ballot` from now on. */
   | { readonly kind: "leading"; readonly ballot: Ballot }
@@ -33,4 +41,13 @@ export type ReplicaEffect =
   | { readonly kind: "standing" }
   /** This memory is to be given up; the next one here has another id. */
   | { readonly kind: "forget" }
+  /** The entries here are not those that the meta record vouches for. */
+  | { readonly kind: "damaged"; readonly what: string }
   | { readonly kind: "defect"; readonly what: string };
+
+/** What a scan found. */
+export interface Scanned {
+  readonly entries: readonly (HeldEntry & { readonly key: Key })[];
+  /** Nothing comes after these. */
+  readonly isLast: boolean;
+}

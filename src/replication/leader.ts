@@ -4,17 +4,17 @@
  * its leadership for reads, and moves members one at a time.
  */
 import { digestToBytes } from "./anti-entropy.ts";
-import { isSameBallot, nodeOf, type ReplicaId } from "./ballot.ts";
-import { BatchWindow, type BatchWindow as Window } from "./batch-window.ts";
-import type { ReplicaEffect } from "./effect.ts";
+import { isSameBallot, nodeOf, type ReplicaId, serialOf } from "./ballot.ts";
+import { BatchWindow } from "./batch-window.ts";
+import type { ReplicaEffect, Scanned } from "./effect.ts";
 import type { Body, Config } from "./message.ts";
 import { Operations } from "./operations.ts";
 import { Progress } from "./progress.ts";
 import { reachedByMajority } from "./quorum.ts";
 import { nextStep } from "./reconfiguration.ts";
-import type { Ballot, Operation } from "./register.ts";
+import type { Ballot, Operation, Version } from "./register.ts";
 import type { ReplicaPorts, ReplicaSettings } from "./replica-port.ts";
-import { CONFIG_KEY, encodeConfig, type HeldEntry, type ReplicaState } from "./replica-state.ts";
+import { CONFIG_KEY, encodeConfig, type ReplicaState } from "./replica-state.ts";
 
 /** Batches that are handed over and not committed. */
 const IN_FLIGHT_MAX = 8;
@@ -22,9 +22,19 @@ const RESEND_BATCHES = 16;
 const STEP_MS = 50;
 const HAND_OVER_MS = 500;
 const LEARNER_GIVEN_UP_MS = 10_000;
+const INVITATION_MS = 1_000;
+const FORGET_REPEAT_MS = 1_000;
+const FORGETS_MAX = 10;
+/** From this pass on the leader waits for one that is becoming identical. */
+const PACED_PASS = 3;
+/** A leader that was not called for so long stood still itself. */
+const STANDSTILL_MS = 400;
 
 type Phase = "synchronising" | "serving" | "handingOver";
-type Answer = Extract<Body, { kind: "appended" | "behind" | "confirmed" | "refused" | "welcome" }>;
+type Answer = Extract<
+  Body,
+  { kind: "appended" | "behind" | "confirmed" | "refused" | "welcome" | "gone" | "damaged" }
+>;
 
 export class Leader {
   readonly ballot: Ballot;
@@ -34,9 +44,12 @@ export class Leader {
   readonly #effects: ReplicaEffect[];
   readonly #operations: Operations;
   readonly #progress = new Map<ReplicaId, Progress>();
-  readonly #window: Window = new BatchWindow();
+  readonly #window: BatchWindow;
   #phase: Phase = "synchronising";
+  /** Its base is durable. */
+  #hasBegun = false;
   #isOver = false;
+  #isRefused = false;
   #committed = -1;
   /** A change of members in flight: the config before it, and its batch. */
   #configChange: { readonly seq: number; readonly before: Config } | undefined;
@@ -49,6 +62,10 @@ export class Leader {
   #handOverUntilMs = 0;
   #stepAtMs = 0;
   readonly #invited = new Map<string, number>();
+  /** Members and learners whose memory is no more, or is in doubt. */
+  readonly #gone = new Set<ReplicaId>();
+  /** Removed, and not yet told, or not heard to have gone. */
+  readonly #leaving = new Map<ReplicaId, { readonly epoch: Version; told: number; toldMs: number }>();
   #tickedMs: number;
 
   constructor(options: {
@@ -65,7 +82,8 @@ export class Leader {
     this.#ports = options.ports;
     this.#settings = options.settings;
     this.#effects = options.effects;
-    this.#operations = new Operations(options);
+    this.#window = new BatchWindow(options.settings.limits);
+    this.#operations = new Operations({ ...options, limits: options.settings.limits });
     this.#tickedMs = options.nowMs;
     for (const replicaId of this.#state.config.members) {
       if (replicaId !== this.#state.replicaId) {
@@ -79,16 +97,21 @@ export class Leader {
     return this.#isOver;
   }
 
+  /** Over because somebody has promised a greater ballot. */
+  get isRefused(): boolean {
+    return this.#isRefused;
+  }
+
+  get hasServed(): boolean {
+    return this.#phase !== "synchronising";
+  }
+
   get isServing(): boolean {
     return this.#phase !== "synchronising" && !this.#isOver;
   }
 
   get takesOperations(): boolean {
     return this.#phase === "serving" && !this.#isOver;
-  }
-
-  get isHandingOver(): boolean {
-    return this.#phase === "handingOver";
   }
 
   /** Members that count for sure: a config is shown to others only once it is committed. */
@@ -105,24 +128,26 @@ export class Leader {
       this.#committed < this.#state.seq ||
       this.#configChange !== undefined;
     if (isBusy) return this.#tickedMs + STEP_MS;
-    return this.#stepAtMs;
+    const forgetAtMs = this.#leaving.size > 0 ? this.#tickedMs + FORGET_REPEAT_MS : Number.POSITIVE_INFINITY;
+    return Math.min(this.#stepAtMs, forgetAtMs, this.#operations.sweepAtMs);
   }
 
   /** The base state is durable: bring the others level. */
   begin(nowMs: number): void {
+    this.#hasBegun = true;
     for (const progress of this.#progress.values()) this.#offer(progress, nowMs);
     this.advance(nowMs);
   }
 
-  operate(operation: number, op: Operation, epochMs: number): void {
+  operate(operation: number, op: Operation, nowMs: number, epochMs: number): void {
     if (op.kind === "batch" && op.onlyUnder !== undefined && !isSameBallot(op.onlyUnder, this.ballot)) {
       this.#effects.push({ kind: "answer", operation, outcome: { code: "NOT_LEADER" } });
       return;
     }
-    if (this.#operations.start(operation, op, epochMs)) return;
-    if (this.#inFlight < IN_FLIGHT_MAX) {
-      this.#closeBatch(this.#tickedMs);
-      if (this.#operations.start(operation, op, epochMs)) return;
+    if (this.#operations.start(operation, op, nowMs, epochMs)) return;
+    if (this.#mayClose(nowMs)) {
+      this.#closeBatch(nowMs);
+      if (this.#operations.start(operation, op, nowMs, epochMs)) return;
     }
     this.#operations.refuseBusy(operation);
   }
@@ -130,19 +155,45 @@ export class Leader {
   /** At the end of a turn: hands over what has gathered, asks for the confirmations that are wanted. */
   flush(nowMs: number): void {
     if (this.#isOver || this.#phase === "synchronising") return;
-    if (this.#operations.hasOpenBatch && this.#inFlight < IN_FLIGHT_MAX) this.#closeBatch(nowMs);
+    if (this.#operations.hasOpenBatch && this.#mayClose(nowMs)) this.#closeBatch(nowMs);
     if (this.#operations.isRoundWanted && this.#confirmedRound === this.#round) this.#confirm(nowMs);
     this.advance(nowMs);
   }
 
-  scanned(snapshot: number, entries: readonly (HeldEntry & { key: string })[]): void {
-    this.#operations.scanned(snapshot, entries);
+  scanned(snapshot: number, scanned: Scanned, nowMs: number, epochMs: number): void {
+    this.#operations.scanned(snapshot, scanned, nowMs, epochMs);
+  }
+
+  /** It is pulling: alive, and busy with becoming level. */
+  pulledBy(from: ReplicaId, nowMs: number): void {
+    this.#progress.get(from)?.answered(nowMs);
+  }
+
+  /** A member that hears no leader. */
+  canvassedBy(from: ReplicaId, nowMs: number): void {
+    const progress = this.#progress.get(from);
+    // Its answer tells whether it has promised more than this ballot.
+    if (progress === undefined || this.#phase === "synchronising") return;
+    progress.asked(nowMs);
+    progress.send(this.#effects, { kind: "confirm", ballot: this.ballot, round: this.#confirmedRound });
+  }
+
+  /** Who believes to be left out either is behind, or has been removed. */
+  outsider(from: ReplicaId, nowMs: number): void {
+    if (!this.isServing || this.#configChange !== undefined) return;
+    const progress = this.#progress.get(from);
+    if (progress !== undefined) this.#offer(progress, nowMs);
+    else if (this.#leaving.size < this.#settings.replicationFactor * 2) this.#dismiss(from);
   }
 
   step(from: ReplicaId, body: Answer, nowMs: number): void {
     if (!isSameBallot(body.ballot, this.ballot) || this.#isOver) return;
     if (body.kind === "welcome") {
       this.#welcome(from, nowMs);
+      return;
+    }
+    if (body.kind === "gone" || body.kind === "damaged") {
+      this.#memoryLost(from, body.kind, nowMs);
       return;
     }
     const progress = this.#progress.get(from);
@@ -155,7 +206,8 @@ export class Leader {
         progress.match = Math.max(progress.match, body.seq);
         progress.sent = Math.max(progress.sent, progress.match);
         progress.confirmedRound = Math.max(progress.confirmedRound, body.round);
-        progress.offers = 0;
+        if (this.#window.reaches(progress.match + 1) || progress.match === this.#state.seq)
+          progress.passes = 0;
         this.#sendBatches(progress, nowMs);
         break;
       case "confirmed":
@@ -172,6 +224,7 @@ export class Leader {
         break;
       case "refused":
         // Only its own ballot refused tells a leader that a greater one was promised.
+        this.#isRefused = true;
         this.stop();
         return;
     }
@@ -214,8 +267,7 @@ export class Leader {
       this.#operations.confirmed(confirmed);
       if (this.#operations.isRoundWanted && this.#confirmedRound === this.#round) this.#confirm(nowMs);
     }
-    if (this.#operations.hasOpenBatch && this.#inFlight < IN_FLIGHT_MAX && this.isServing)
-      this.#closeBatch(nowMs);
+    if (this.#operations.hasOpenBatch && this.isServing && this.#mayClose(nowMs)) this.#closeBatch(nowMs);
     this.#watchHandOver(nowMs);
     const isWaiting =
       !this.#operations.isIdle || this.#committed < this.#state.seq || this.#phase === "synchronising";
@@ -225,17 +277,22 @@ export class Leader {
 
   tick(nowMs: number): void {
     if (this.#isOver) return;
-    const stoodStill = nowMs - this.#tickedMs > 400 + STEP_MS && this.#outstandingSinceMs !== undefined;
-    this.#tickedMs = nowMs;
     // A leader that stood still itself has no right to blame the others.
-    if (stoodStill) this.#outstandingSinceMs = nowMs;
+    const stoodStill = nowMs - this.#tickedMs > STANDSTILL_MS + STEP_MS;
+    this.#tickedMs = nowMs;
+    if (stoodStill && this.#outstandingSinceMs !== undefined) this.#outstandingSinceMs = nowMs;
+    if (!this.#hasBegun) return;
     if (this.#lostMajority(nowMs)) {
       this.stop();
       return;
     }
     for (const progress of this.#progress.values()) this.#repeat(progress, nowMs);
     if (this.#round > this.#confirmedRound && nowMs - this.#roundSentMs > 100) this.#confirm(nowMs);
-    if (this.#phase === "serving" && nowMs >= this.#stepAtMs) this.#reconfigure(nowMs);
+    if (this.#phase === "serving") {
+      if (nowMs >= this.#stepAtMs) this.#reconfigure(nowMs);
+      if (nowMs >= this.#operations.sweepAtMs) this.#operations.sweep();
+      this.#forgetLeaving(nowMs);
+    }
     this.advance(nowMs);
   }
 
@@ -272,6 +329,23 @@ export class Leader {
     return this.#state.seq - Math.max(0, this.#committed);
   }
 
+  /** One that has missed the window again and again is waited for: else it never becomes level under load. */
+  #mayClose(nowMs: number): boolean {
+    if (this.#inFlight >= IN_FLIGHT_MAX) return false;
+    const { windowBatches, windowBytes } = this.#settings.limits;
+    for (const progress of this.#progress.values()) {
+      if (progress.isLevel || progress.passes < PACED_PASS) continue;
+      const isAlive =
+        this.#ports.isLive(nodeOf(progress.replicaId)) &&
+        nowMs - progress.answeredMs < this.#settings.leaderTimeoutMs;
+      const isHalfFull =
+        this.#state.seq - progress.offeredSeq >= windowBatches / 2 ||
+        this.#window.bytesAfter(progress.offeredSeq) >= windowBytes / 2;
+      if (isAlive && isHalfFull) return false;
+    }
+    return true;
+  }
+
   #closeBatch(nowMs: number): void {
     const seq = this.#state.seq + 1;
     const before = this.#state.config;
@@ -289,13 +363,12 @@ export class Leader {
   #sendBatches(progress: Progress, nowMs: number): void {
     if (!progress.isLevel || progress.sent >= this.#state.seq) return;
     if (!this.#window.reaches(progress.sent + 1)) {
-      progress.match = -1;
-      this.#offer(progress, nowMs);
+      this.#passAgain(progress, nowMs);
       return;
     }
     const room = IN_FLIGHT_MAX * 2 - (progress.sent - progress.match);
     for (const { seq, changes } of this.#window.from(progress.sent + 1, Math.max(0, room))) {
-      if (progress.sent === progress.match) progress.askedMs = nowMs;
+      progress.asked(nowMs);
       progress.sent = seq;
       progress.send(this.#effects, {
         kind: "append",
@@ -310,12 +383,11 @@ export class Leader {
 
   #resend(progress: Progress, after: number, nowMs: number): void {
     if (!this.#window.reaches(after + 1) && after < this.#state.seq) {
-      progress.match = -1;
-      this.#offer(progress, nowMs);
+      this.#passAgain(progress, nowMs);
       return;
     }
     progress.sent = after;
-    progress.askedMs = nowMs;
+    progress.asked(nowMs);
     for (const { seq, changes } of this.#window.from(after + 1, RESEND_BATCHES)) {
       progress.sent = seq;
       progress.send(this.#effects, {
@@ -329,9 +401,16 @@ export class Leader {
     }
   }
 
+  /** It stands at a state of this ballot that the window does not reach back to. */
+  #passAgain(progress: Progress, nowMs: number): void {
+    progress.match = -1;
+    progress.passes++;
+    this.#offer(progress, nowMs);
+  }
+
   #offer(progress: Progress, nowMs: number): void {
-    progress.askedMs = nowMs;
-    progress.offers++;
+    progress.asked(nowMs);
+    progress.offeredSeq = this.#state.seq;
     const body: Body = {
       kind: "offer",
       ballot: this.ballot,
@@ -363,7 +442,9 @@ export class Leader {
     this.#roundSentMs = nowMs;
     const body: Body = { kind: "confirm", ballot: this.ballot, round: this.#round };
     for (const progress of this.#progress.values()) {
-      if (!progress.isLearner) progress.send(this.#effects, body);
+      if (progress.isLearner) continue;
+      progress.asked(nowMs);
+      progress.send(this.#effects, body);
     }
   }
 
@@ -399,7 +480,10 @@ export class Leader {
     const level = [...this.#progress.values()]
       .filter(
         (p) =>
-          p.isLevel && this.#state.seq - p.match <= IN_FLIGHT_MAX && this.#ports.isLive(nodeOf(p.replicaId)),
+          p.isLevel &&
+          this.#state.seq - p.match <= IN_FLIGHT_MAX &&
+          this.#ports.isLive(nodeOf(p.replicaId)) &&
+          !this.#gone.has(p.replicaId),
       )
       .map((p) => p.replicaId);
     const step = nextStep({
@@ -412,6 +496,7 @@ export class Leader {
       ],
       wish,
       replicationFactor: this.#settings.replicationFactor,
+      gone: this.#gone,
       isLost: (nodeId) => {
         const since = this.#ports.deadSince(nodeId);
         return since !== undefined && nowMs - since >= this.#settings.replaceAfterMs;
@@ -419,7 +504,8 @@ export class Leader {
     });
     const isSettled =
       wish.every((nodeId) => members.some((id) => nodeOf(id) === nodeId)) &&
-      members.every((id) => wish.includes(nodeOf(id)));
+      members.every((id) => wish.includes(nodeOf(id))) &&
+      nodeOf(this.#state.replicaId) === wish[0];
     if (step === undefined) {
       // Away members may come back or be given up: look again, but seldom.
       if (!isSettled) this.#stepAtMs = nowMs + 1000;
@@ -456,10 +542,8 @@ export class Leader {
 
   #changeConfig(members: readonly ReplicaId[], nowMs: number): void {
     // The change is a batch of its own kind: nothing else may share its fate unseen.
-    if (this.#operations.hasOpenBatch) {
-      if (this.#inFlight >= IN_FLIGHT_MAX) return;
-      this.#closeBatch(nowMs);
-    }
+    if (this.#inFlight >= IN_FLIGHT_MAX) return;
+    if (this.#operations.hasOpenBatch) this.#closeBatch(nowMs);
     for (const replicaId of members) {
       const progress = this.#progress.get(replicaId);
       if (progress !== undefined) progress.isLearner = false;
@@ -473,41 +557,83 @@ export class Leader {
     this.#configChange = undefined;
     for (const replicaId of before.members) {
       if (this.#state.config.members.includes(replicaId)) continue;
-      const progress = this.#progress.get(replicaId);
-      progress?.send(this.#effects, { kind: "forget", ballot: this.ballot, epoch: this.#state.epoch });
       this.#progress.delete(replicaId);
+      this.#dismiss(replicaId);
     }
     this.#stepAtMs = Math.min(this.#stepAtMs, nowMs);
     this.#effects.push({ kind: "standing" });
   }
 
   #welcome(from: ReplicaId, nowMs: number): void {
-    if (!this.#invited.delete(nodeOf(from)) || this.#progress.has(from)) return;
+    if (!this.#invited.delete(nodeOf(from)) || this.#progress.has(from) || this.#gone.has(from)) return;
+    if (this.#configChange?.before.members.includes(from) === true) return;
+    this.#leaving.delete(from);
     const progress = new Progress(from, true, nowMs);
     this.#progress.set(from, progress);
     this.#offer(progress, nowMs);
     this.#stepAtMs = Math.min(this.#stepAtMs, nowMs + STEP_MS);
   }
 
+  /** @param from by `gone` the memory that has come after; by `damaged` the one that is in doubt. */
+  #memoryLost(from: ReplicaId, kind: "gone" | "damaged", nowMs: number): void {
+    const isLost = (id: ReplicaId) =>
+      kind === "damaged" ? id === from : nodeOf(id) === nodeOf(from) && serialOf(id) < serialOf(from);
+    for (const id of this.#leaving.keys()) if (isLost(id)) this.#leaving.delete(id);
+    for (const [id, progress] of this.#progress) {
+      if (!isLost(id)) continue;
+      if (progress.isLearner) this.#progress.delete(id);
+      else this.#gone.add(id);
+      this.#stepAtMs = Math.min(this.#stepAtMs, nowMs);
+    }
+  }
+
   #dropLearners(wish: readonly string[], nowMs: number): void {
     for (const [nodeId, invitedMs] of this.#invited) {
-      if (nowMs - invitedMs > 1000) this.#invited.delete(nodeId);
+      if (nowMs - invitedMs > INVITATION_MS) this.#invited.delete(nodeId);
     }
     for (const [replicaId, progress] of this.#progress) {
       if (!progress.isLearner) continue;
       const nodeId = nodeOf(replicaId);
       const isGone = !this.#ports.isLive(nodeId) && nowMs - progress.answeredMs > LEARNER_GIVEN_UP_MS;
-      if (!wish.includes(nodeId) || isGone) {
-        progress.send(this.#effects, { kind: "forget", ballot: this.ballot, epoch: this.#state.epoch });
-        this.#progress.delete(replicaId);
+      if (wish.includes(nodeId) && !isGone) continue;
+      this.#progress.delete(replicaId);
+      this.#dismiss(replicaId);
+    }
+  }
+
+  /** No member any more, by a committed config: may forget what it holds, once the others have it. */
+  #dismiss(replicaId: ReplicaId): void {
+    if (replicaId === this.#state.replicaId || this.#gone.delete(replicaId)) return;
+    this.#leaving.set(replicaId, {
+      epoch: this.#state.epoch,
+      told: 0,
+      toldMs: Number.NEGATIVE_INFINITY,
+    });
+  }
+
+  #forgetLeaving(nowMs: number): void {
+    if (this.#leaving.size === 0 || this.#configChange !== undefined) return;
+    const isLevel = this.#state.config.members.every(
+      (id) => id === this.#state.replicaId || this.#progress.get(id)?.isLevel === true,
+    );
+    if (!isLevel) return;
+    for (const [replicaId, leaving] of this.#leaving) {
+      if (nowMs - leaving.toldMs < FORGET_REPEAT_MS) continue;
+      // One that was away all the time asks when it comes back.
+      if (leaving.told++ === FORGETS_MAX) {
+        this.#leaving.delete(replicaId);
+        continue;
       }
+      leaving.toldMs = nowMs;
+      const body: Body = { kind: "forget", ballot: this.ballot, epoch: leaving.epoch };
+      this.#effects.push({ kind: "send", to: replicaId, body });
     }
   }
 
   // --- hand-over -------------------------------------------------------------------
 
   #startHandOver(to: ReplicaId, nowMs: number): void {
-    if (this.#operations.hasOpenBatch && this.#inFlight < IN_FLIGHT_MAX) this.#closeBatch(nowMs);
+    if (this.#operations.hasOpenBatch && this.#mayClose(nowMs)) this.#closeBatch(nowMs);
     this.#phase = "handingOver";
     this.#handOver = { to, sentMs: undefined };
     this.#handOverUntilMs = nowMs + HAND_OVER_MS;

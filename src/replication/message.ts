@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { claimSchema } from "./ballot.ts";
-import { ballotSchema, changeSchema, VALUE_BYTES_MAX } from "./register.ts";
+import { BATCH_CHANGES_MAX, ballotSchema, changeSchema, VALUE_BYTES_MAX } from "./register.ts";
 
 const replicaId = z.string().min(3).max(64);
 const seq = z.int().nonnegative();
@@ -14,7 +14,10 @@ const bytes = (max: number) =>
   z.custom<Uint8Array>((v) => v instanceof Uint8Array && v.byteLength <= max, "bytes");
 const root = bytes(16);
 const transfer = z.string().min(1).max(96);
+/** Counts the questions of one transfer; an answer names its question, so that late and repeated ones are known. */
+const question = z.int().positive();
 const value = bytes(VALUE_BYTES_MAX);
+const epoch = z.string().max(128);
 
 export const configSchema = z.object({ members: z.array(replicaId).max(16) });
 /** Who counts. Kept as an entry, so that it is synchronised and digested like all others. */
@@ -46,7 +49,8 @@ const bodySchema = z.discriminatedUnion("kind", [
     kind: z.literal("append"),
     ballot: ballotSchema,
     seq,
-    changes: z.array(changeSchema).max(1100),
+    // A batch of the greatest size, with an outcome, and deletions of what its conditions found expired.
+    changes: z.array(changeSchema).max(2 * BATCH_CHANGES_MAX + 1),
     committed: z.int(),
     round,
   }),
@@ -66,15 +70,17 @@ const bodySchema = z.discriminatedUnion("kind", [
   z.object({
     kind: z.literal("pull"),
     transfer,
+    question,
     ballot: ballotSchema,
     claim: claimSchema.nullable(),
     digests: bytes(16 * 1024),
   }),
-  z.object({ kind: z.literal("more"), transfer, after: key }),
+  z.object({ kind: z.literal("more"), transfer, question, after: key }),
   /** Entries of differing buckets, in key order; with values when the asker holds nothing. */
   z.object({
     kind: z.literal("listed"),
     transfer,
+    question,
     claim: claimSchema,
     root,
     differing: bytes(128),
@@ -89,13 +95,19 @@ const bodySchema = z.discriminatedUnion("kind", [
     ),
     after: key.nullable(),
   }),
-  z.object({ kind: z.literal("fetch"), transfer, keys: z.array(key).max(1024) }),
+  z.object({ kind: z.literal("fetch"), transfer, question, keys: z.array(key).max(1024) }),
   /** The first of the keys asked for, as many as fit. */
-  z.object({ kind: z.literal("fetched"), transfer, entries: z.array(carriedSchema) }),
+  z.object({ kind: z.literal("fetched"), transfer, question, entries: z.array(carriedSchema) }),
   z.object({ kind: z.literal("end"), transfer }),
 
-  /** The sender is no member any more, as of `epoch`: drop what you hold. */
-  z.object({ kind: z.literal("forget"), ballot: ballotSchema, epoch: z.string().max(128) }),
+  /** You are no member any more, as of the config of `epoch`: drop what you hold. */
+  z.object({ kind: z.literal("forget"), ballot: ballotSchema, epoch }),
+  /** No leader is heard here, nor are canvasses answered with yes: am I still a member? */
+  z.object({ kind: z.literal("outside"), ballot: ballotSchema, epoch }),
+  /** What you call is not here any more: another memory of this node answers. `ballot`: the caller's. */
+  z.object({ kind: z.literal("gone"), ballot: ballotSchema }),
+  /** The sender's memory is in doubt: it takes no part any more. */
+  z.object({ kind: z.literal("damaged"), ballot: ballotSchema }),
 ]);
 export type Body = z.output<typeof bodySchema>;
 

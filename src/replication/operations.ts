@@ -3,9 +3,10 @@
  * state, answered when what they saw or did is committed and, for answers about
  * state, a majority has confirmed the leadership in a round sent after they came.
  */
-import type { ReplicaEffect } from "./effect.ts";
+import type { ReplicaEffect, Scanned } from "./effect.ts";
 import { failedCondition, OpenBatch } from "./open-batch.ts";
 import type { Ballot, Change, Entry, Key, Operation, Outcome } from "./register.ts";
+import type { ReplicaLimits } from "./replica-port.ts";
 import { type HeldEntry, OUTCOME_PREFIX, RESERVED, type ReplicaState } from "./replica-state.ts";
 
 /** How long the outcome of a request with an id is kept. */
@@ -14,6 +15,12 @@ const WAITING_MAX = 8192;
 const BUSY_MS = 25;
 /** Greater than every reserved key. */
 const RESERVED_END = `${RESERVED}\xff`;
+/** Deletions of expired entries that one scan may bring about. */
+const EXPIRED_MAX = 512;
+const SWEEP_ENTRIES = 256;
+const SWEEP_PAGE_MS = 200;
+const SWEEP_MS = 60_000;
+const ENTRY_BYTES = 64;
 
 interface Waiting {
   readonly operation: number;
@@ -41,9 +48,11 @@ export class Operations {
   readonly #ballot: Ballot;
   readonly #effects: ReplicaEffect[];
   readonly #nextSnapshot: () => number;
+  readonly #limits: ReplicaLimits;
   #open = new OpenBatch();
   // Keys of batches that are not committed, with the batch that touched them last.
   readonly #pending = new Map<Key, number>();
+  readonly #batches: { readonly seq: number; readonly keys: readonly Key[] }[] = [];
   #writes: Waiting[] = [];
   #reads: Waiting[] = [];
   readonly #scans = new Map<number, Scan>();
@@ -52,17 +61,33 @@ export class Operations {
   /** The round that answers about state have to wait for when they come now. */
   #round = 1;
   #isRoundWanted = false;
+  /** When expired outcomes are looked for; Infinity: there are none. */
+  #sweepAtMs = 0;
+  /** The sweep that is under way, or where the next page begins. */
+  #sweep: { snapshot: number | undefined; after: Key | undefined; found: number } = {
+    snapshot: undefined,
+    after: undefined,
+    found: 0,
+  };
 
   constructor(options: {
     state: ReplicaState;
     ballot: Ballot;
     effects: ReplicaEffect[];
     nextSnapshot: () => number;
+    limits: ReplicaLimits;
+    nowMs: number;
   }) {
     this.#state = options.state;
     this.#ballot = options.ballot;
     this.#effects = options.effects;
     this.#nextSnapshot = options.nextSnapshot;
+    this.#limits = options.limits;
+    this.#sweepAtMs = options.nowMs + SWEEP_MS;
+  }
+
+  get sweepAtMs(): number {
+    return this.#sweepAtMs;
   }
 
   get isIdle(): boolean {
@@ -85,7 +110,7 @@ export class Operations {
   }
 
   /** @returns false when the operation was refused as BUSY because the open batch is full: close it and come again. */
-  start(operation: number, op: Operation, epochMs: number): boolean {
+  start(operation: number, op: Operation, nowMs: number, epochMs: number): boolean {
     if (this.#writes.length + this.#reads.length + this.#scans.size >= WAITING_MAX) {
       this.#refuse(operation);
       return true;
@@ -97,7 +122,7 @@ export class Operations {
         this.#scan(operation, op, epochMs);
         return true;
       case "batch":
-        return this.#batch(operation, op, epochMs);
+        return this.#batch(operation, op, nowMs, epochMs);
     }
   }
 
@@ -116,14 +141,19 @@ export class Operations {
   close(seq: number): { changes: readonly Change[]; bytes: number } {
     const { changes, bytes } = this.#open;
     this.#open = new OpenBatch();
-    for (const change of changes) this.#pending.set(change.key, seq);
+    const keys = changes.map(({ key }) => key);
+    for (const key of keys) this.#pending.set(key, seq);
+    if (keys.length > 0) this.#batches.push({ seq, keys });
     return { changes, bytes };
   }
 
   committed(seq: number): void {
     if (seq <= this.#committed) return;
     this.#committed = seq;
-    for (const [key, pendingSeq] of this.#pending) if (pendingSeq <= seq) this.#pending.delete(key);
+    while (this.#batches.length > 0 && this.#batches[0]!.seq <= seq) {
+      const batch = this.#batches.shift()!;
+      for (const key of batch.keys) if (this.#pending.get(key) === batch.seq) this.#pending.delete(key);
+    }
     this.#settle();
   }
 
@@ -133,46 +163,74 @@ export class Operations {
     this.#settle();
   }
 
-  scanned(snapshot: number, found: readonly (HeldEntry & { key: Key })[]): void {
+  scanned(snapshot: number, { entries: found, isLast }: Scanned, nowMs: number, epochMs: number): void {
+    if (snapshot === this.#sweep.snapshot) return this.#swept(found, isLast, nowMs, epochMs);
     const scan = this.#scans.get(snapshot);
     if (scan === undefined) return;
     this.#scans.delete(snapshot);
     this.#effects.push({ kind: "release", snapshot });
-    const asked = scan.limit + 1 + scan.overlay.size;
-    const isWhole = found.length < asked;
     const last = found.at(-1)?.key;
     const merged = new Map<Key, Entry>();
     for (const entry of found) merged.set(entry.key, entry);
     for (const [key, change] of scan.overlay) {
       // What lies past the part that was read belongs to the next page.
-      if (!isWhole && last !== undefined && key > last) continue;
+      if (!isLast && (last === undefined || key > last)) continue;
       if (change.kind === "delete") merged.delete(key);
       else {
         const version = this.#versionAt(scan.seq);
         merged.set(key, { key, version, value: change.value, expiresAtMs: change.expiresAtMs });
       }
     }
-    const all = [...merged.values()].sort((a, b) => (a.key < b.key ? -1 : 1));
-    const expired = all.filter((entry) => isExpired(entry, scan.epochMs));
-    const entries = all.filter((entry) => !isExpired(entry, scan.epochMs));
-    const deletes = expired
-      .filter(({ key, version }) => this.#read(key)?.version === version)
-      .map(({ key }): Change => ({ kind: "delete", key }));
+    const entries: Entry[] = [];
+    const deletes: Change[] = [];
+    let bytes = 0;
+    let more = !isLast;
+    let seen = scan.seq;
+    for (const entry of [...merged.values()].sort((a, b) => (a.key < b.key ? -1 : 1))) {
+      if (
+        entries.length === scan.limit ||
+        deletes.length === EXPIRED_MAX ||
+        (bytes > 0 && bytes + bytesOfEntry(entry) > this.#limits.answerBytes)
+      ) {
+        more = true;
+        break;
+      }
+      if (!isExpired(entry, scan.epochMs)) {
+        entries.push(entry);
+        bytes += bytesOfEntry(entry);
+      } else if (this.#read(entry.key)?.version === entry.version) {
+        deletes.push({ kind: "delete", key: entry.key });
+      } else {
+        // Replaced since; until that is committed it may still come back.
+        seen = Math.max(seen, this.#seqOf(entry.key));
+      }
+    }
     // Absence may be told only once it is committed.
     if (deletes.length > 0 && !this.#open.fits(deletes)) return this.#refuse(scan.operation);
     this.#open.add(deletes);
-    const seq = deletes.length > 0 ? this.#openSeq : scan.seq;
-    this.#reads.push({
-      operation: scan.operation,
-      outcome: {
-        kind: "scanned",
-        entries: entries.slice(0, scan.limit),
-        more: entries.length > scan.limit || !isWhole,
-      },
-      seq,
-      round: scan.round,
-    });
+    const seq = deletes.length > 0 ? this.#openSeq : seen;
+    const outcome: Outcome = { kind: "scanned", entries, more };
+    this.#reads.push({ operation: scan.operation, outcome, seq, round: scan.round });
     this.#settle();
+  }
+
+  /** Looks for expired outcomes, a page at a time, while there are any outcomes at all. */
+  sweep(): void {
+    if (this.#sweep.snapshot !== undefined) return;
+    this.#sweepAtMs = Number.POSITIVE_INFINITY;
+    const snapshot = this.#nextSnapshot();
+    this.#sweep.snapshot = snapshot;
+    this.#effects.push({ kind: "snapshot", snapshot });
+    this.#effects.push({
+      kind: "scan",
+      snapshot,
+      generation: this.#state.generation,
+      prefix: OUTCOME_PREFIX,
+      after: this.#sweep.after,
+      limit: SWEEP_ENTRIES,
+      bytesMax: this.#limits.messageBytes,
+      isTransfer: true,
+    });
   }
 
   /** Leadership is over. What reached the store may have happened; nothing else has. */
@@ -184,6 +242,9 @@ export class Operations {
     }
     for (const { operation } of this.#reads) {
       this.#effects.push({ kind: "answer", operation, outcome: { code: "NOT_LEADER" } });
+    }
+    if (this.#sweep.snapshot !== undefined) {
+      this.#effects.push({ kind: "release", snapshot: this.#sweep.snapshot });
     }
     for (const [snapshot, { operation }] of this.#scans) {
       this.#effects.push({ kind: "release", snapshot });
@@ -197,6 +258,14 @@ export class Operations {
   #get(operation: number, keys: readonly Key[], epochMs: number): boolean {
     const found = keys.map((key) => ({ key, entry: this.#read(key) }));
     const expired = found.filter(({ entry }) => entry !== undefined && isExpired(entry, epochMs));
+    const bytes = found.reduce(
+      (sum, { key, entry }) => sum + (entry ? bytesOfEntry({ key, ...entry }) : 0),
+      0,
+    );
+    if (found.length > 1 && bytes > this.#limits.answerBytes) {
+      this.#effects.push({ kind: "answer", operation, outcome: { code: "TOO_LARGE" } });
+      return true;
+    }
     const deletes = expired.map(({ key }): Change => ({ kind: "delete", key }));
     if (deletes.length > 0 && !this.#open.fits(deletes)) return false;
     this.#open.add(deletes);
@@ -230,13 +299,17 @@ export class Operations {
     this.#effects.push({
       kind: "scan",
       snapshot,
+      generation: this.#state.generation,
       prefix: op.prefix,
       after,
+      // The overlay may delete some of what is read.
       limit: op.limit + 1 + overlay.size,
+      bytesMax: this.#limits.answerBytes,
+      isTransfer: false,
     });
   }
 
-  #batch(operation: number, op: Batch, epochMs: number): boolean {
+  #batch(operation: number, op: Batch, nowMs: number, epochMs: number): boolean {
     const recordKey = op.requestId === undefined ? undefined : OUTCOME_PREFIX + op.requestId;
     if (recordKey !== undefined) {
       const record = this.#read(recordKey);
@@ -246,9 +319,13 @@ export class Operations {
         return true;
       }
     }
+    const changed = new Set(op.changes.map(({ key }) => key));
+    const expired = new Set<Key>();
     const live = (key: Key) => {
       const entry = this.#read(key);
-      return entry !== undefined && isExpired(entry, epochMs) ? undefined : entry;
+      if (entry === undefined || !isExpired(entry, epochMs)) return entry;
+      expired.add(key);
+      return undefined;
     };
     const failed = failedCondition(op.conditions, live);
     const seq = this.#openSeq;
@@ -256,7 +333,11 @@ export class Operations {
       failed === undefined
         ? { kind: "written", version: this.#versionAt(seq) }
         : { kind: "conflict", failed };
-    const changes = failed === undefined ? [...op.changes] : [];
+    // That an entry has expired is told, also by a condition, only once its deletion is committed.
+    const changes: Change[] = [...expired]
+      .filter((key) => failed !== undefined || !changed.has(key))
+      .map((key) => ({ kind: "delete", key }));
+    if (failed === undefined) changes.push(...op.changes);
     if (recordKey !== undefined) {
       changes.push({
         kind: "put",
@@ -264,6 +345,8 @@ export class Operations {
         value: encodeOutcome(outcome),
         expiresAtMs: epochMs + OUTCOME_KEPT_MS,
       });
+      if (this.#sweepAtMs === Number.POSITIVE_INFINITY && this.#sweep.snapshot === undefined)
+        this.#sweepAtMs = nowMs + SWEEP_MS;
     }
     if (changes.length === 0) {
       const seen = op.conditions.map(({ key }) => this.#seqOf(key));
@@ -275,6 +358,22 @@ export class Operations {
     // A failed condition is an answer about state, even when its outcome is recorded.
     this.#writes.push({ operation, outcome, seq, round: failed === undefined ? 0 : this.#wantRound() });
     return true;
+  }
+
+  #swept(found: Scanned["entries"], isLast: boolean, nowMs: number, epochMs: number): void {
+    this.#effects.push({ kind: "release", snapshot: this.#sweep.snapshot! });
+    const deletes = found
+      .filter((entry) => isExpired(entry, epochMs) && this.#read(entry.key)?.version === entry.version)
+      .map(({ key }): Change => ({ kind: "delete", key }));
+    const isTaken = deletes.length === 0 || this.#open.fits(deletes);
+    if (isTaken) this.#open.add(deletes);
+    // A page for which there is no room now is read again.
+    const after = isTaken ? found.at(-1)?.key : this.#sweep.after;
+    const count = this.#sweep.found + found.length;
+    const isOver = isLast && isTaken;
+    this.#sweep = { snapshot: undefined, after: isOver ? undefined : after, found: isOver ? 0 : count };
+    if (!isOver) this.#sweepAtMs = nowMs + SWEEP_PAGE_MS;
+    else if (count > 0) this.#sweepAtMs = nowMs + SWEEP_MS;
   }
 
   #wait(operation: number, seq: number, outcome: Outcome): void {
@@ -331,6 +430,10 @@ export class Operations {
 
 function isExpired(entry: { readonly expiresAtMs?: number | undefined }, epochMs: number): boolean {
   return entry.expiresAtMs !== undefined && entry.expiresAtMs <= epochMs;
+}
+
+function bytesOfEntry({ key, value }: Entry): number {
+  return key.length + value.byteLength + ENTRY_BYTES;
 }
 
 function encodeOutcome(outcome: Outcome): Uint8Array {

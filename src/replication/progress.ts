@@ -14,12 +14,16 @@ export class Progress {
   confirmedRound = 0;
   /** When it last answered anything of this ballot. */
   answeredMs: number;
-  /** When the oldest unanswered message left. */
+  /** When something was last sent that wants an answer. */
   askedMs: number;
-  /** Trips of append and its answer, smoothed. */
+  /** When the oldest message without an answer left. */
+  #waitingSinceMs: number | undefined;
+  /** Trips of a message and its answer, smoothed. */
   tripMs = 20;
-  /** Passes of becoming identical since it was last level. */
-  offers = 0;
+  /** How often the window ran over while it was becoming identical. */
+  passes = 0;
+  /** What was the last batch when it was last offered the state. */
+  offeredSeq = 0;
 
   constructor(replicaId: ReplicaId, isLearner: boolean, nowMs: number) {
     this.replicaId = replicaId;
@@ -32,8 +36,16 @@ export class Progress {
     return this.match >= 0;
   }
 
+  asked(nowMs: number): void {
+    this.askedMs = nowMs;
+    this.#waitingSinceMs ??= nowMs;
+  }
+
   answered(nowMs: number): void {
-    this.tripMs += (Math.min(nowMs - this.askedMs, 1000) - this.tripMs) / 8;
+    if (this.#waitingSinceMs !== undefined) {
+      this.tripMs += (Math.min(nowMs - this.#waitingSinceMs, 1000) - this.tripMs) / 8;
+      this.#waitingSinceMs = undefined;
+    }
     this.answeredMs = nowMs;
   }
 

@@ -26,15 +26,20 @@ export function nextStep(group: {
   /** In ring order: the first is the preferred leader. */
   readonly wish: readonly string[];
   readonly replicationFactor: number;
+  /** Members whose memory is no more, or is in doubt: they never come back under that id. */
+  readonly gone: ReadonlySet<ReplicaId>;
   /** Away for so long that a member is to be replaced. */
   isLost(nodeId: string): boolean;
 }): Step | undefined {
-  const { members, level, wish, self } = group;
-  const memberNodes = members.map(nodeOf);
+  const { members, level, wish, self, gone } = group;
+  const memberNodes = members.filter((member) => !gone.has(member)).map(nodeOf);
   const missing = wish.filter((nodeId) => !memberNodes.includes(nodeId));
   const unwished = members.filter((member) => !wish.includes(nodeOf(member)));
-  const lost = unwished.filter((member) => group.isLost(nodeOf(member)));
-  const substitutes = level.filter((id) => missing.includes(nodeOf(id)));
+  const lost = [
+    ...members.filter((member) => gone.has(member)),
+    ...unwished.filter((member) => !gone.has(member) && group.isLost(nodeOf(member))),
+  ];
+  const substitutes = level.filter((id) => !members.includes(id) && missing.includes(nodeOf(id)));
   const room = group.replicationFactor - members.length;
 
   if (missing.length > 0) {
@@ -43,19 +48,29 @@ export function nextStep(group: {
       // A member that is away for a short time will be back: it keeps its place.
       const isNeeded = room > 0 || lost.length > 0 || unwished.some((m) => !isAway(m, group));
       const nodeId = missing.find((id) => !group.learning.includes(id));
-      return isNeeded && nodeId !== undefined ? { kind: "learn", nodeId } : undefined;
+      if (isNeeded && nodeId !== undefined) return { kind: "learn", nodeId };
+    } else {
+      if (lost.length > 0) return { kind: "remove", replicaId: lost[0]! };
+      if (room > 0) return { kind: "add", replicaId: substitute };
+      // One above the factor for the time of the exchange.
+      if (room === 0 && unwished.some((m) => !isAway(m, group)))
+        return { kind: "add", replicaId: substitute };
     }
-    if (room > 0) return { kind: "add", replicaId: substitute };
-    if (lost.length > 0) return { kind: "remove", replicaId: lost[0]! };
-    // One above the factor for the time of the exchange.
-    if (room === 0 && unwished.some((m) => !isAway(m, group))) return { kind: "add", replicaId: substitute };
+  }
+  // Nobody is to come in its place, and it counts against every majority.
+  if (missing.length === 0 && gone.size > 0) {
+    const dead = members.find((member) => gone.has(member));
+    if (dead !== undefined) return { kind: "remove", replicaId: dead };
   }
   if (members.length > group.replicationFactor) {
-    const leaving = unwished.find((member) => member !== self) ?? unwished[0];
+    const leaving = lost[0] ?? unwished.find((member) => member !== self) ?? unwished[0];
     if (leaving !== undefined && leaving !== self) return { kind: "remove", replicaId: leaving };
   }
-  const preferred = level.find((id) => nodeOf(id) === wish[0] && members.includes(id));
-  if (preferred !== undefined && preferred !== self) return { kind: "handOver", replicaId: preferred };
+  for (const nodeId of wish) {
+    if (nodeId === nodeOf(self)) return undefined;
+    const preferred = level.find((id) => nodeOf(id) === nodeId && members.includes(id) && !gone.has(id));
+    if (preferred !== undefined) return { kind: "handOver", replicaId: preferred };
+  }
   return undefined;
 }
 

@@ -1,10 +1,37 @@
 /** What a replica asks of its surroundings; answers are inputs, none of them matters for safety. */
 import type { Ballot } from "./register.ts";
 
+/** Sizes. A simulation takes small ones, to meet their edges often. */
+export interface ReplicaLimits {
+  /** A leader's last batches, kept for replicas that missed some. */
+  readonly windowBatches: number;
+  readonly windowBytes: number;
+  /** Entries read from a snapshot at a time. */
+  readonly scanEntries: number;
+  /** Of one message of a transfer, and of one read from a snapshot. */
+  readonly messageBytes: number;
+  /** A difference up to this size is one atomic batch; a larger one is built beside the old state. */
+  readonly atomicBytes: number;
+  /** Of one answer to a caller: it has to fit into a frame. */
+  readonly answerBytes: number;
+}
+
+const MiB = 1024 * 1024;
+
+export const REPLICA_LIMITS: ReplicaLimits = {
+  windowBatches: 1024,
+  windowBytes: 8 * MiB,
+  scanEntries: 512,
+  messageBytes: MiB,
+  atomicBytes: 4 * MiB,
+  answerBytes: 4 * MiB,
+};
+
 export interface ReplicaSettings {
   readonly replicationFactor: number;
   readonly leaderTimeoutMs: number;
   readonly replaceAfterMs: number;
+  readonly limits: ReplicaLimits;
 }
 
 export interface ReplicaPorts {

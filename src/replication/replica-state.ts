@@ -8,8 +8,8 @@
  */
 import assert from "node:assert/strict";
 import { z } from "zod";
-import { BucketDigests, type Digest, type EntryDigester, xorInto } from "./anti-entropy.ts";
-import { type Claim, NO_BALLOT, type ReplicaId, versionOf } from "./ballot.ts";
+import { BucketDigests, type Digest, type EntryDigester, isSameDigest, xorInto } from "./anti-entropy.ts";
+import { type Claim, compareBallots, compareClaims, NO_BALLOT, type ReplicaId, versionOf } from "./ballot.ts";
 import type { ReplicaEffect } from "./effect.ts";
 import { type Carried, type Config, configSchema } from "./message.ts";
 import { type Ballot, ballotSchema, type Change, type Key, type Version } from "./register.ts";
@@ -48,6 +48,8 @@ export const replicaMetaSchema = z.object({
   generation: z.int().nonnegative(),
   /** Four words. */
   root: z.array(z.int().nonnegative()).length(4),
+  /** Generations that are being built or that are to be deleted. */
+  leftovers: z.array(z.int().nonnegative()).default([]),
 });
 export type ReplicaMeta = z.output<typeof replicaMetaSchema>;
 
@@ -55,6 +57,11 @@ export type ReplicaMeta = z.output<typeof replicaMetaSchema>;
 export const RESERVED = "\x00";
 export const CONFIG_KEY: Key = "\x00config";
 export const OUTCOME_PREFIX = "\x00outcome/";
+
+interface Toggle {
+  readonly key: Key;
+  readonly digest: Digest;
+}
 
 export class ReplicaState {
   readonly replicaId: ReplicaId;
@@ -70,8 +77,10 @@ export class ReplicaState {
   epoch: Version;
   durable: { promised: Ballot; claim: Claim };
   readonly #root: Digest;
-  // Undefined until the first comparison after opening needs them; kept up to date from then on.
+  // Undefined until they were gathered once after opening; kept up to date from then on.
   #buckets: BucketDigests | undefined;
+  readonly #gathering = new Set<BucketDigests>();
+  readonly #leftovers: Set<number>;
   #token = 0;
   #durableToken = 0;
   // In order of token; `then` runs once everything up to it is durable.
@@ -93,6 +102,7 @@ export class ReplicaState {
     this.#store = options.store;
     this.#digester = options.digester;
     this.#effects = options.effects;
+    this.#leftovers = new Set(meta.leftovers);
     this.durable = { promised: meta.promised, claim: this.claim };
     const entry = this.get(CONFIG_KEY);
     this.config = entry === undefined ? { members: [] } : decodeConfig(entry.value);
@@ -100,8 +110,17 @@ export class ReplicaState {
     if (this.accepted.round === 0) this.#buckets = new BucketDigests();
   }
 
-  static empty(replicaId: ReplicaId, generation: number): ReplicaMeta {
-    return { replicaId, promised: NO_BALLOT, accepted: NO_BALLOT, seq: 0, generation, root: [0, 0, 0, 0] };
+  /** The meta record of a memory that holds nothing. */
+  static empty(replicaId: ReplicaId, generation: number, leftovers: readonly number[] = []): ReplicaMeta {
+    return {
+      replicaId,
+      promised: NO_BALLOT,
+      accepted: NO_BALLOT,
+      seq: 0,
+      generation,
+      root: [0, 0, 0, 0],
+      leftovers: [...leftovers],
+    };
   }
 
   get claim(): Claim {
@@ -149,12 +168,15 @@ export class ReplicaState {
 
   /** @param ballot greater than what was promised before. */
   promise(ballot: Ballot): void {
+    assert(compareBallots(ballot, this.promised) > 0, "a promise is never taken back");
     this.promised = ballot;
     this.#hand([]);
   }
 
   /** The entries as they are become the base state of `ballot`, or its state at `seq` when they are known to be identical. */
   accept(ballot: Ballot, seq: number): void {
+    assert(compareBallots(ballot, this.promised) >= 0, "a promise is never taken back");
+    assert(compareBallots(ballot, this.accepted) > 0, "a base is fixed once");
     this.promised = ballot;
     this.accepted = ballot;
     this.seq = seq;
@@ -190,22 +212,29 @@ export class ReplicaState {
     );
   }
 
-  /** Becomes identical to a state of another by a difference that is one batch. */
+  /**
+   * Becomes identical to a state of another by a difference that is one batch.
+   *
+   * @returns false, with nothing changed, when the result would not have the root `root`.
+   */
   applyDifference(writes: readonly EntryWrite[], root: Digest, claim: Claim, promised: Ballot): boolean {
-    const before = new Uint32Array(this.#root);
-    const buckets = this.#buckets && new BucketDigests(new Uint32Array(this.#buckets.words));
-    const digested = this.#digested(writes);
-    if (!this.#root.every((word, i) => word === root[i])) {
-      this.#root.set(before);
-      this.#buckets = buckets;
-      this.#readConfig();
-      return false;
-    }
-    this.accepted = claim.accepted;
-    this.seq = claim.seq;
-    this.promised = promised;
-    this.#hand(digested);
+    const toggles = this.#togglesOf(writes);
+    const next = new Uint32Array(this.#root);
+    for (const { digest } of toggles) xorInto(next, digest);
+    if (!isSameDigest(next, root)) return false;
+    this.#take(claim, promised);
+    this.#toggle(toggles);
+    this.#adoptConfig(writes);
+    this.#hand(writes);
     return true;
+  }
+
+  /** A generation for a copy beside the present state; on record, so that a crash leaves nothing behind. */
+  newGeneration(): number {
+    const generation = Math.max(this.generation, ...this.#leftovers) + 1;
+    this.#leftovers.add(generation);
+    this.#hand([]);
+    return generation;
   }
 
   /** Writes beside the present state, invisible until `switchTo`. */
@@ -222,61 +251,104 @@ export class ReplicaState {
   /** One write makes the state built beside the old one the present one. */
   switchTo(generation: number, buckets: BucketDigests, claim: Claim, promised: Ballot): void {
     const old = this.generation;
+    this.#leftovers.delete(generation);
+    this.#leftovers.add(old);
     this.generation = generation;
-    this.accepted = claim.accepted;
-    this.seq = claim.seq;
-    this.promised = promised;
+    this.#take(claim, promised);
     this.#buckets = buckets;
+    // What is being gathered is of the old entries.
+    this.#gathering.clear();
     this.#root.set(buckets.root());
     this.#hand([]);
     this.#readConfig();
-    this.whenDurable(() => this.#effects.push({ kind: "dropGeneration", generation: old }));
+    this.dropGeneration(old);
   }
 
-  /** Present buckets, if they are known. */
+  dropGeneration(generation: number): void {
+    this.whenDurable(() => this.#effects.push({ kind: "dropGeneration", generation }));
+  }
+
+  /** Its entries are deleted; the next meta record says so. */
+  dropped(generation: number): void {
+    this.#leftovers.delete(generation);
+  }
+
+  /** Generations that hold what is not needed any more. */
+  get leftovers(): ReadonlySet<number> {
+    return this.#leftovers;
+  }
+
+  /** Present buckets, if they are known: after opening, not before they were gathered once. */
   get buckets(): BucketDigests | undefined {
     return this.#buckets;
   }
 
-  /**
-   * Starts to gather the buckets of the present state, to which changes from now
-   * on are added; `BucketDigests.merge` the scan of a snapshot of this moment.
-   */
-  gatherBuckets(): BucketDigests {
-    this.#buckets = new BucketDigests();
-    return this.#buckets;
+  /** Begins to note what changes from this moment on, until `gathered` or `abandon`. */
+  gather(): BucketDigests {
+    const changes = new BucketDigests();
+    this.#gathering.add(changes);
+    return changes;
   }
 
-  forgetBuckets(): void {
-    this.#buckets = undefined;
+  /** @param scanned the buckets as they were when `changes` began. */
+  gathered(changes: BucketDigests, scanned: BucketDigests): void {
+    if (!this.#gathering.delete(changes)) return;
+    changes.merge(scanned);
+    this.#buckets = changes;
   }
 
-  #digested(writes: readonly EntryWrite[]): readonly EntryWrite[] {
+  abandon(changes: BucketDigests): void {
+    this.#gathering.delete(changes);
+  }
+
+  #take(claim: Claim, promised: Ballot): void {
+    assert(compareBallots(promised, this.promised) >= 0, "a promise is never taken back");
+    assert(compareClaims(claim, this.claim) >= 0, "no acknowledged batch is ever taken back");
+    this.accepted = claim.accepted;
+    this.seq = claim.seq;
+    this.promised = promised;
+  }
+
+  /** What goes out of the digests and what comes in. */
+  #togglesOf(writes: readonly EntryWrite[]): Toggle[] {
+    const toggles: Toggle[] = [];
     const seen = new Map<Key, HeldEntry | undefined>();
     for (const write of writes) {
       const old = seen.has(write.key) ? seen.get(write.key) : this.get(write.key);
-      if (old !== undefined) this.#toggle(write.key, old);
+      if (old !== undefined) toggles.push({ key: write.key, digest: this.digestOf(write.key, old) });
       const entry = write.kind === "put" ? write.entry : undefined;
-      if (entry !== undefined) this.#toggle(write.key, entry);
+      if (entry !== undefined) toggles.push({ key: write.key, digest: this.digestOf(write.key, entry) });
       seen.set(write.key, entry);
-      if (write.key === CONFIG_KEY) {
-        this.config = entry === undefined ? { members: [] } : decodeConfig(entry.value);
-        this.epoch = entry?.version ?? "";
-      }
     }
-    return writes;
+    return toggles;
   }
 
-  #toggle(key: Key, entry: HeldEntry): void {
-    const digest = this.digestOf(key, entry);
-    xorInto(this.#root, digest);
-    this.#buckets?.toggle(key, digest);
+  #toggle(toggles: readonly Toggle[]): void {
+    for (const { key, digest } of toggles) {
+      xorInto(this.#root, digest);
+      this.#buckets?.toggle(key, digest);
+      for (const changes of this.#gathering) changes.toggle(key, digest);
+    }
+  }
+
+  #adoptConfig(writes: readonly EntryWrite[]): void {
+    const write = writes.findLast(({ key }) => key === CONFIG_KEY);
+    if (write !== undefined) this.#useConfig(write.kind === "put" ? write.entry : undefined);
   }
 
   #readConfig(): void {
-    const entry = this.get(CONFIG_KEY);
+    this.#useConfig(this.get(CONFIG_KEY));
+  }
+
+  #useConfig(entry: HeldEntry | undefined): void {
     this.config = entry === undefined ? { members: [] } : decodeConfig(entry.value);
     this.epoch = entry?.version ?? "";
+  }
+
+  #digested(writes: readonly EntryWrite[]): readonly EntryWrite[] {
+    this.#toggle(this.#togglesOf(writes));
+    this.#adoptConfig(writes);
+    return writes;
   }
 
   #hand(changes: readonly EntryWrite[]): void {
@@ -294,6 +366,7 @@ export class ReplicaState {
         seq: claim.seq,
         generation: this.generation,
         root: [...this.#root],
+        leftovers: [...this.#leftovers],
       },
     });
     this.whenDurable(() => {

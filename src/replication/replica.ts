@@ -8,15 +8,25 @@
  * persisted and promised alone, never on clocks or on who is thought to live.
  */
 import { digestToBytes, EntryDigester, isSameDigest } from "./anti-entropy.ts";
-import { type Claim, compareBallots, compareClaims, isSameBallot, nodeOf, type ReplicaId } from "./ballot.ts";
+import {
+  type Claim,
+  compareBallots,
+  compareClaims,
+  compareVersions,
+  isSameBallot,
+  nodeOf,
+  type ReplicaId,
+} from "./ballot.ts";
+import { BucketGathering } from "./bucket-gathering.ts";
 import { Candidate, type CandidateStep } from "./candidate.ts";
-import type { ReplicaEffect } from "./effect.ts";
+import type { ReplicaEffect, Scanned } from "./effect.ts";
 import { Leader } from "./leader.ts";
 import type { Body, Config } from "./message.ts";
 import type { Ballot, Operation } from "./register.ts";
 import type { ReplicaPorts, ReplicaSettings } from "./replica-port.ts";
-import { type EntryStore, type HeldEntry, type ReplicaMeta, ReplicaState } from "./replica-state.ts";
-import { TransferSource, TransferTarget } from "./transfer.ts";
+import { type EntryStore, type ReplicaMeta, ReplicaState } from "./replica-state.ts";
+import { TransferSource } from "./transfer-source.ts";
+import { TransferTarget } from "./transfer-target.ts";
 
 const RANK_MS = 100;
 const PATIENCE_MAX = 20;
@@ -24,6 +34,9 @@ const PATIENCE_MAX = 20;
 const OPENED_MS = 1_000;
 const SOURCES_MAX = 8;
 const HEARD_AGAIN_MS = 250;
+/** How often one that holds a state without being a member asks what is to become of it. */
+const OUTSIDE_ASK_MS = 5_000;
+const OUTSIDE_ASK_MS_MAX = 10 * 60_000;
 
 export class Replica {
   readonly state: ReplicaState;
@@ -37,8 +50,8 @@ export class Replica {
   /** Members that promised the state which the candidate pulls. */
   #pullSources: ReplicaId[] = [];
   readonly #sources = new Map<string, TransferSource>();
+  #checking: BucketGathering | undefined;
   #nextNumber = 1;
-  #generation: number;
   /** When this member tries to lead, unless it hears a leader before. */
   #tryAtMs: number | undefined;
   #patience = 1;
@@ -46,6 +59,11 @@ export class Replica {
   #roundSeen = 0;
   /** Who was last known to lead; a hint. */
   #leaderSeen: ReplicaId | undefined;
+  /** Who leads a greater ballot than any promised here, by others' word. */
+  #leaderElsewhere: ReplicaId | undefined;
+  /** When one that is no member asks again whether it is to go. */
+  #askAtMs: number | undefined;
+  #askAfterMs = OUTSIDE_ASK_MS;
   /** Why this replica takes no part: its memory is in doubt, or its disk refuses. */
   #quarantine: string | undefined;
 
@@ -67,9 +85,11 @@ export class Replica {
       digester: new EntryDigester(options.digestKey),
       effects: this.#effects,
     });
-    this.#generation = options.meta.generation + 1 + Math.floor(options.ports.random() * 1_000_000);
     this.#roundSeen = options.meta.promised.round;
+    this.#lastNowMs = options.nowMs;
     if (this.state.isMember) this.#tryAtMs = options.nowMs + OPENED_MS + options.ports.random() * RANK_MS;
+    this.#considerAsking(options.nowMs);
+    for (const generation of options.meta.leftovers) this.state.dropGeneration(generation);
   }
 
   get id(): ReplicaId {
@@ -109,6 +129,7 @@ export class Replica {
       this.#leader?.nextTickMs ?? Number.POSITIVE_INFINITY,
       this.#candidate?.nextTickMs ?? Number.POSITIVE_INFINITY,
       this.#target?.nextTickMs ?? Number.POSITIVE_INFINITY,
+      this.#askAtMs ?? Number.POSITIVE_INFINITY,
     );
     if (this.#sources.size > 0) next = Math.min(next, this.#lastNowMs + 1000);
     return next;
@@ -137,6 +158,7 @@ export class Replica {
     for (const [transfer, source] of this.#sources) if (source.isIdle(nowMs)) this.#endSource(transfer);
     if (this.#target !== undefined) {
       this.#target.tick(nowMs);
+      this.#candidate?.progressed(this.#target.heardMs);
       this.#afterTransfer(nowMs);
     }
     if (this.#leader !== undefined) {
@@ -145,6 +167,7 @@ export class Replica {
     }
     if (this.#candidate !== undefined) this.#follow(this.#candidate.tick(nowMs), nowMs);
     this.#considerStanding(nowMs);
+    this.#considerAsking(nowMs);
   }
 
   /** At the end of each turn of the event loop in which something was handed in. */
@@ -153,10 +176,14 @@ export class Replica {
     this.#dropLeaderIfOver(nowMs);
   }
 
-  /** Answered by an effect with the same number; NOT_LEADER at once when this replica does not serve. */
-  operate(operation: number, op: Operation, epochMs: number): void {
+  /**
+   * Answered by an effect with the same number; NOT_LEADER at once when this replica does not serve.
+   *
+   * @param epochMs ms since the Unix epoch, by which entries expire.
+   */
+  operate(operation: number, op: Operation, nowMs: number, epochMs: number): void {
     if (this.#leader?.takesOperations === true && this.#quarantine === undefined) {
-      this.#leader.operate(operation, op, epochMs);
+      this.#leader.operate(operation, op, nowMs, epochMs);
     } else {
       this.#effects.push({ kind: "answer", operation, outcome: { code: "NOT_LEADER" } });
     }
@@ -166,6 +193,7 @@ export class Replica {
   persisted(token: number, nowMs: number): void {
     this.#lastNowMs = nowMs;
     this.state.persisted(token);
+    this.#afterTransfer(nowMs);
     if (this.#candidate?.isStanding === true && !this.#candidate.isPulling) {
       this.#follow(this.#candidate.reconsider(nowMs), nowMs);
     }
@@ -174,17 +202,46 @@ export class Replica {
   }
 
   /** Answer to a scan effect. */
-  scanned(snapshot: number, entries: readonly (HeldEntry & { key: string })[], nowMs: number): void {
-    const target = this.#target;
-    if (target?.snapshot === snapshot) {
-      target.scanned(entries, nowMs);
+  scanned(snapshot: number, scanned: Scanned, nowMs: number, epochMs: number): void {
+    if (this.#quarantine !== undefined) return;
+    if (this.#target?.snapshot === snapshot) {
+      this.#target.scanned(scanned, nowMs);
       this.#afterTransfer(nowMs);
       return;
     }
-    for (const source of this.#sources.values()) {
-      if (source.snapshot === snapshot) return source.scanned(entries, nowMs);
+    if (this.#checking?.snapshot === snapshot) {
+      if (this.#checking.scanned(scanned) === undefined) return;
+      this.#effects.push({ kind: "release", snapshot });
+      this.#checking = undefined;
+      return;
     }
-    this.#leader?.scanned(snapshot, entries);
+    for (const source of this.#sources.values()) {
+      if (source.snapshot === snapshot) return source.scanned(scanned, nowMs);
+    }
+    this.#leader?.scanned(snapshot, scanned, nowMs, epochMs);
+  }
+
+  /** Answer to a dropGeneration effect. */
+  dropped(generation: number): void {
+    this.state.dropped(generation);
+  }
+
+  /** Whether all entries are known to have the root on record. */
+  get isChecked(): boolean {
+    return this.state.buckets !== undefined;
+  }
+
+  /** Reads all entries once and compares them with the root on record; `damaged` is the effect when they differ. */
+  check(): void {
+    if (this.isChecked || this.#checking !== undefined || this.#quarantine !== undefined) return;
+    const snapshot = this.#nextNumber++;
+    this.#effects.push({ kind: "snapshot", snapshot });
+    this.#checking = new BucketGathering({
+      snapshot,
+      state: this.state,
+      effects: this.#effects,
+      limits: this.#settings.limits,
+    });
   }
 
   /** The memory here can't be trusted or written any more: no vote, no answer, until an operator or a new memory mends it. */
@@ -194,7 +251,13 @@ export class Replica {
     this.#leader?.stop();
     this.#leader = undefined;
     this.#candidate = undefined;
+    this.#endTarget();
     for (const transfer of [...this.#sources.keys()]) this.#endSource(transfer);
+    if (this.#checking !== undefined) {
+      this.#checking.end();
+      this.#effects.push({ kind: "release", snapshot: this.#checking.snapshot });
+      this.#checking = undefined;
+    }
   }
 
   /** The node that proposed what is promised here has died, gives up, or is another start of itself. */
@@ -214,7 +277,11 @@ export class Replica {
 
   step(from: ReplicaId, body: Body, nowMs: number): void {
     this.#lastNowMs = nowMs;
-    if (this.#quarantine !== undefined) return;
+    if (this.#quarantine !== undefined) {
+      const isLeading = body.kind === "append" || body.kind === "offer" || body.kind === "confirm";
+      if (isLeading && !this.state.isEmpty) this.#send(from, { kind: "damaged", ballot: body.ballot });
+      return;
+    }
     if ("ballot" in body) this.#roundSeen = Math.max(this.#roundSeen, body.ballot.round);
     switch (body.kind) {
       case "canvass":
@@ -222,6 +289,9 @@ export class Replica {
       case "would":
         this.#roundSeen = Math.max(this.#roundSeen, body.promised.round);
         if (this.#candidate !== undefined && isSameBallot(body.ballot, this.#candidate.ballot)) {
+          if (!body.yes && compareBallots(body.promised, this.state.promised) > 0) {
+            this.#leaderElsewhere = body.promised.replicaId;
+          }
           this.#follow(this.#candidate.would(from, body.yes, nowMs), nowMs);
         }
         return;
@@ -255,7 +325,7 @@ export class Replica {
       case "refused":
         this.#roundSeen = Math.max(this.#roundSeen, body.promised.round);
         if (this.#candidate !== undefined && isSameBallot(body.ballot, this.#candidate.ballot)) {
-          if (this.#candidate.isStanding) this.#giveUp(nowMs);
+          this.#follow(this.#candidate.refused(from, body.promised), nowMs);
           return;
         }
         this.#leader?.step(from, body, nowMs);
@@ -264,6 +334,8 @@ export class Replica {
       case "behind":
       case "confirmed":
       case "welcome":
+      case "gone":
+      case "damaged":
         this.#leader?.step(from, body, nowMs);
         return this.#dropLeaderIfOver(nowMs);
       case "invite":
@@ -272,10 +344,9 @@ export class Replica {
       case "pull":
         return this.#pulled(from, body, nowMs);
       case "more":
-        this.#sourceFor(body.transfer, from)?.more(body.after, nowMs);
-        return;
       case "fetch":
-        this.#sourceFor(body.transfer, from)?.values(body.keys, nowMs);
+        this.#leader?.pulledBy(from, nowMs);
+        this.#sourceFor(body.transfer, from)?.asked(body, nowMs);
         return;
       case "end":
         if (this.#sourceFor(body.transfer, from) !== undefined) this.#endSource(body.transfer);
@@ -289,10 +360,9 @@ export class Replica {
         return this.#afterTransfer(nowMs);
       }
       case "forget":
-        // Only a config of a ballot that this replica accepted, or a later one, may tell it to go.
-        if (compareBallots(body.ballot, this.state.promised) >= 0 && this.#leader === undefined) {
-          this.#effects.push({ kind: "forget" });
-        }
+        return this.#toldToForget(body);
+      case "outside":
+        this.#leader?.outsider(from, nowMs);
         return;
     }
   }
@@ -309,7 +379,10 @@ export class Replica {
     this.#heardLeader(ballot);
     this.#tryAtMs = undefined;
     if (seq > state.seq + 1) return this.#send(from, { kind: "behind", ballot, claim: state.durable.claim });
-    if (seq === state.seq + 1) state.append(seq, body.changes);
+    if (seq === state.seq + 1) {
+      state.append(seq, body.changes);
+      this.#considerAsking(this.#lastNowMs);
+    }
     const reached = state.seq;
     state.whenDurable(() => {
       // Claimed by this ballot still: a later one may have been accepted meanwhile.
@@ -360,11 +433,13 @@ export class Replica {
   #canvassed(from: ReplicaId, ballot: Ballot): void {
     const yes = compareBallots(ballot, this.state.promised) > 0 && !this.#hearsOther(from);
     this.#send(from, { kind: "would", ballot, yes, promised: this.state.promised });
+    if (!yes) this.#leader?.canvassedBy(from, this.#lastNowMs);
   }
 
   #prepared(from: ReplicaId, ballot: Ballot, handOver: Ballot | null, nowMs: number): void {
     const { state } = this;
-    if (isSameBallot(ballot, state.promised) && ballot.replicaId === from) {
+    if (ballot.replicaId !== from) return;
+    if (isSameBallot(ballot, state.promised)) {
       // A repeat; what was promised stands, unless this ballot's base has been taken over already.
       if (compareBallots(state.accepted, ballot) < 0) this.#sendPromise(from, ballot);
       return;
@@ -395,6 +470,34 @@ export class Replica {
       state.seq === seq &&
       state.isMember;
     if (isLevel && this.#candidate === undefined && this.#leader === undefined) this.#stand(ballot, nowMs);
+  }
+
+  /** An older config than the one here does not know that this replica was taken in again. */
+  #toldToForget({ ballot, epoch }: Extract<Body, { kind: "forget" }>): void {
+    const { state } = this;
+    if (compareBallots(ballot, state.promised) < 0 || this.#leader !== undefined) return;
+    const order = compareVersions(epoch, state.epoch);
+    if (order < 0 || (order === 0 && state.isMember)) return;
+    this.#endTarget();
+    this.#effects.push({ kind: "forget" });
+  }
+
+  /** One that holds a state without being a member asks a leader now and then whether it is to go. */
+  #considerAsking(nowMs: number): void {
+    const { state } = this;
+    if (state.isEmpty || state.isMember || this.#leader !== undefined) {
+      this.#askAtMs = undefined;
+      this.#askAfterMs = OUTSIDE_ASK_MS;
+      return;
+    }
+    this.#askAtMs ??= nowMs + this.#askAfterMs;
+    if (nowMs < this.#askAtMs) return;
+    this.#askAfterMs = Math.min(this.#askAfterMs * 2, OUTSIDE_ASK_MS_MAX);
+    this.#askAtMs = nowMs + this.#askAfterMs;
+    const to = new Set([...state.config.members, state.promised.replicaId, this.#leaderSeen ?? ""]);
+    to.delete("");
+    to.delete(this.id);
+    for (const id of to) this.#send(id, { kind: "outside", ballot: state.promised, epoch: state.epoch });
   }
 
   /** Whether a leader other than `except` is heard: its promise binds this replica to it. */
@@ -478,8 +581,8 @@ export class Replica {
   #lead(nowMs: number): void {
     const { ballot } = this.#candidate!;
     this.#candidate = undefined;
-    if (!isSameBallot(this.state.promised, ballot)) return;
     this.#endTarget();
+    if (!isSameBallot(this.state.promised, ballot)) return this.#retryLater(nowMs);
     this.state.accept(ballot, 0);
     this.#leaderSeen = undefined;
     const leader = new Leader({
@@ -508,7 +611,12 @@ export class Replica {
         if (member !== this.id) this.#send(member, { kind: "stopped", ballot: candidate.ballot });
       }
       this.#effects.push({ kind: "standing" });
+    } else if (this.#leaderElsewhere !== undefined && this.#leaderElsewhere !== this.id) {
+      // Others hear a leader whose ballot never came here: perhaps the group has changed.
+      const { promised, epoch } = this.state;
+      this.#send(this.#leaderElsewhere, { kind: "outside", ballot: promised, epoch });
     }
+    this.#leaderElsewhere = undefined;
     this.#retryLater(nowMs);
   }
 
@@ -531,10 +639,15 @@ export class Replica {
   }
 
   #dropLeaderIfOver(nowMs: number): void {
-    if (this.#leader?.isOver !== true) return;
+    const leader = this.#leader;
+    if (leader?.isOver !== true) return;
     this.#leader = undefined;
     if (this.#leaderSeen === this.id) this.#leaderSeen = undefined;
+    if (leader.hasServed) this.#patience = 1;
     this.#retryLater(nowMs);
+    // Somebody promised more, and most still follow: a greater ballot of its own brings all together again.
+    const isFollowed = leader.isRefused && isSameBallot(this.state.promised, leader.ballot);
+    if (isFollowed && this.state.isMember && this.#candidate === undefined) this.#stand(leader.ballot, nowMs);
   }
 
   // --- transfers ---------------------------------------------------------------------
@@ -547,8 +660,8 @@ export class Replica {
       claim,
       state: this.state,
       effects: this.#effects,
+      limits: this.#settings.limits,
       snapshot: this.#nextNumber++,
-      generation: this.#generation++,
       nowMs,
     });
   }
@@ -565,9 +678,10 @@ export class Replica {
     this.#endTarget();
     if (this.#candidate?.isPulling === true && isSameBallot(this.#candidate.ballot, target.ballot)) {
       if (result.kind === "failed") {
-        const step = this.#candidate.dropPromise(target.source, nowMs);
-        this.#follow(step, nowMs);
-        return;
+        // Another with the same state serves as well.
+        const next = this.#pullSources.length > 0 ? target.wanted : null;
+        if (next !== null) return this.#pullFromNext(next, nowMs);
+        return this.#follow(this.#candidate.dropPromise(target.source, nowMs), nowMs);
       }
       const candidate = this.#candidate;
       this.state.whenDurable(() => {
@@ -581,7 +695,9 @@ export class Replica {
 
   #pulled(from: ReplicaId, body: Extract<Body, { kind: "pull" }>, nowMs: number): void {
     const { state } = this;
-    if (this.#sources.has(body.transfer)) return;
+    this.#leader?.pulledBy(from, nowMs);
+    const present = this.#sourceFor(body.transfer, from);
+    if (present !== undefined) return present.asked(body, nowMs);
     const isAllowed =
       body.claim === null
         ? this.#leader !== undefined && isSameBallot(this.#leader.ballot, body.ballot)
@@ -595,11 +711,11 @@ export class Replica {
     this.#sources.set(
       body.transfer,
       new TransferSource({
-        transfer: body.transfer,
+        pull: body,
         to: from,
-        digests: body.digests,
         state,
         effects: this.#effects,
+        limits: this.#settings.limits,
         snapshot: this.#nextNumber++,
         nowMs,
       }),

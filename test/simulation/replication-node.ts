@@ -119,7 +119,7 @@ export class SimulatedNode {
   operate(number: number, operation: Operation): void {
     const { replica } = this;
     if (replica === undefined) return this.#world.answered(this, number, { code: "NOT_LEADER" });
-    this.within(() => replica.operate(number, operation, this.epochMs()));
+    this.within(() => replica.operate(number, operation, this.nowMs(), this.epochMs()));
   }
 
   within(input: () => void): void {
@@ -152,6 +152,9 @@ export class SimulatedNode {
       if (body.kind !== "invite") return;
       this.replica = this.#open(ReplicaState.empty(replicaIdOf(this.nodeId, this.serial), 0));
     } else if (toReplica !== "" && toReplica !== this.replica.id) {
+      const isOlder = serialOf(toReplica) < serialOf(this.replica.id);
+      if (isOlder && "ballot" in body && nodeOf(body.ballot.replicaId) === packet.from)
+        this.#send(packet.from, this.replica.id, fromReplica, { kind: "gone", ballot: body.ballot });
       return;
     }
     if ("ballot" in body && nodeOf(body.ballot.replicaId) === packet.from) {
@@ -302,11 +305,19 @@ export class SimulatedNode {
       case "scan": {
         const snapshot = this.#snapshots.get(effect.snapshot);
         if (snapshot === undefined) return;
-        const { prefix, after, limit } = effect;
-        const found = snapshot.scan(replica.state.generation, prefix, after).slice(0, limit);
+        const { generation, prefix, after, limit, bytesMax } = effect;
+        const all = snapshot.scan(generation, prefix, after);
+        const entries: typeof all = [];
+        let bytes = 0;
+        for (const entry of all) {
+          if (entries.length === limit || bytes >= bytesMax) break;
+          entries.push(entry);
+          bytes += entry.value.byteLength;
+        }
+        const scanned = { entries, isLast: entries.length === all.length };
         this.#world.after(this, this.#world.random() * 3, () => {
-          if (this.replica === replica)
-            this.within(() => replica.scanned(effect.snapshot, found, this.nowMs()));
+          if (this.replica !== replica) return;
+          this.within(() => replica.scanned(effect.snapshot, scanned, this.nowMs(), this.epochMs()));
         });
         return;
       }
@@ -315,6 +326,7 @@ export class SimulatedNode {
         return;
       case "dropGeneration":
         this.disk.dropGeneration(effect.generation);
+        replica.dropped(effect.generation);
         return;
       case "leading":
         this.#isLedStale = true;
@@ -326,6 +338,7 @@ export class SimulatedNode {
         return;
       case "forget":
         return this.#forget(replica);
+      case "damaged":
       case "defect":
         return this.#world.complain(`${replica.id}: ${effect.what}`);
     }
@@ -335,9 +348,13 @@ export class SimulatedNode {
   #forget(replica: Replica): void {
     const { generation } = replica.state;
     this.serial = Math.max(this.serial, serialOf(replica.id)) + 1;
-    const meta = ReplicaState.empty(replicaIdOf(this.nodeId, this.serial), generation + 1);
+    const leftovers = [generation, ...replica.state.leftovers];
+    const meta = ReplicaState.empty(
+      replicaIdOf(this.nodeId, this.serial),
+      Math.max(...leftovers) + 1,
+      leftovers,
+    );
     this.#world.written(this, undefined, { token: 0, generation: meta.generation, changes: [], meta });
-    this.disk.dropGeneration(generation);
     this.#snapshots = new Map();
     this.replica = this.#open(meta);
   }

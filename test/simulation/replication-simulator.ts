@@ -107,6 +107,14 @@ export class ReplicationSimulator implements NodeWorld {
       replicationFactor: this.#factor,
       leaderTimeoutMs: 500,
       replaceAfterMs: 1000 + random() * 2000,
+      limits: {
+        windowBatches: 4 + Math.floor(random() * 20),
+        windowBytes: 400 + random() * 10_000,
+        scanEntries: 1 + Math.floor(random() * 8),
+        messageBytes: 100 + random() * 1000,
+        atomicBytes: random() < 0.5 ? 100 + random() * 1000 : 1e6,
+        answerBytes: 1200 + random() * 2000,
+      },
     };
     this.nodes = this.nodeIds.map((nodeId) => new SimulatedNode(nodeId, this, settings));
     const severity = random();
@@ -138,7 +146,9 @@ export class ReplicationSimulator implements NodeWorld {
       };
       node.start();
     }
+    // Founding is not what is under test: it is durable before anything goes wrong.
     this.nodes[0]!.found();
+    this.nodes[0]!.disk.sync(this.nodes[0]!.disk.pending);
     this.#wish(this.nodeIds.slice(0, this.#factor));
     for (const node of this.nodes) this.#ping(node);
     this.#clients.start();
@@ -415,8 +425,10 @@ export class ReplicationSimulator implements NodeWorld {
   }
 
   #wish(nodeIds: readonly string[]): void {
+    const isCalm = this.#isCalm;
     for (const node of this.nodes) {
-      this.#at(this.#nowMs + (this.#isCalm ? 0 : this.random() * 300), undefined, () => {
+      this.#at(this.#nowMs + (isCalm ? 0 : this.random() * 300), undefined, () => {
+        if (this.#isCalm !== isCalm) return;
         node.wish = nodeIds;
         node.ringChanged();
       });
