@@ -10,6 +10,7 @@ import { DONE, type Runner } from "../exit-code.ts";
 import { wholeNumber } from "../flag.ts";
 import { interruption, whenAborted } from "../interrupt.ts";
 import { type Profile, profileSchema, readProfile } from "../profile.ts";
+import { type RingPorts, ringPorts } from "../ring-ports.ts";
 import { ServerChild, type ServerReady } from "../server-child.ts";
 import { note, printable, say, sayJson, shortNode, table } from "../terminal.ts";
 
@@ -56,9 +57,13 @@ async function up(flags: UpFlags): Promise<number> {
   const known = await knownServers(flags.data);
   const count = Math.max(flags.nodes, known);
   if (known > flags.nodes) note(`${flags.data} has ${known} servers: all of them are started`);
-  const servers = Array.from({ length: count }, (_, n) => {
+  const ports = await ringPorts(flags.data, { edge: flags.edgePort, peer: flags.peerPort }, count);
+  const servers = ports.map((own, n) => {
     const directory = join(flags.data, folderOf(n));
-    return { directory, child: new ServerChild(folderOf(n), serverFlags(flags, n, count, directory), note) };
+    return {
+      directory,
+      child: new ServerChild(folderOf(n), serverFlags(flags, own, count, directory), note),
+    };
   });
   const stop = () => Promise.all(servers.map(({ child }) => child.stop()));
   try {
@@ -145,12 +150,11 @@ async function writeProfile(data: string, ready: readonly ServerReady[]): Promis
   return path;
 }
 
-function serverFlags(flags: UpFlags, n: number, count: number, directory: string): string[] {
-  const port = (first: number) => String(first === 0 ? 0 : first + n);
+function serverFlags(flags: UpFlags, own: RingPorts[number], count: number, directory: string): string[] {
   // The servers share the machine's cores.
   const threads = flags.scrapeThreads ?? Math.max(1, Math.floor((availableParallelism() - 1) / count));
   return [
-    ...["--data", directory, "--edge-port", port(flags.edgePort), "--peer-port", port(flags.peerPort)],
+    ...["--data", directory, "--edge-port", String(own.edge), "--peer-port", String(own.peer)],
     ...["--scrape-threads", String(threads), "--log-level", flags.logLevel],
     ...(flags.allowAddresses === undefined ? [] : ["--allow-addresses", flags.allowAddresses]),
   ];

@@ -1,0 +1,60 @@
+/**
+ * Ports of the servers of one machine. Where any free one will do it is chosen
+ * once and kept: members find each other again by the addresses that they know,
+ * and after a stop of all of them nobody could tell a new one.
+ */
+import { once } from "node:events";
+import { readFile, rename, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { z } from "zod";
+import { UsageError } from "../errors.ts";
+
+const portsSchema = z.array(z.object({ edge: z.int().min(1).max(65_535), peer: z.int().min(1).max(65_535) }));
+export type RingPorts = z.output<typeof portsSchema>;
+
+/**
+ * @param first of the first server; each next one has the next port. 0: any free one, kept in `data`.
+ * @throws {UsageError} there are not that many ports above the first.
+ */
+export async function ringPorts(
+  data: string,
+  first: { readonly edge: number; readonly peer: number },
+  count: number,
+): Promise<RingPorts> {
+  for (const [name, port] of Object.entries(first)) {
+    if (port + count - 1 > 65_535) {
+      throw new UsageError(`--${name}-port ${port}: ${count} servers need as many ports from there on`);
+    }
+  }
+  const kept = await readKept(data);
+  const ports: RingPorts = [];
+  for (let n = 0; n < count; n++) {
+    ports.push({
+      edge: first.edge === 0 ? (kept[n]?.edge ?? (await freePort())) : first.edge + n,
+      peer: first.peer === 0 ? (kept[n]?.peer ?? (await freePort())) : first.peer + n,
+    });
+  }
+  await writeFile(join(data, "ports.json.new"), `${JSON.stringify(ports)}\n`);
+  await rename(join(data, "ports.json.new"), join(data, "ports.json"));
+  return ports;
+}
+
+async function readKept(data: string): Promise<RingPorts> {
+  const path = join(data, "ports.json");
+  const text = await readFile(path, "utf8").catch(() => "[]");
+  try {
+    return portsSchema.parse(JSON.parse(text));
+  } catch (cause) {
+    throw new UsageError(`${path}: can't be read; delete it, and new ports are chosen`, { cause });
+  }
+}
+
+async function freePort(): Promise<number> {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await once(probe, "listening");
+  const bound = probe.address();
+  probe.close();
+  await once(probe, "close");
+  return bound !== null && typeof bound === "object" ? bound.port : 0;
+}
