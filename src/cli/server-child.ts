@@ -31,6 +31,7 @@ export class ServerChild {
   readonly #lines: string[] = [];
   #process: ChildProcess | undefined;
   #isStopping = false;
+  #isWatched = false;
   #restartMs = RESTART_MS_MIN;
   #restarting: NodeJS.Timeout | undefined;
 
@@ -78,7 +79,7 @@ export class ServerChild {
     createInterface({ input: child.stderr! }).on("line", (line) => {
       this.#lines.push(line);
       if (this.#lines.length > LINES_KEPT) this.#lines.shift();
-      this.#print(`${this.name}: ${line}`);
+      if (this.#isWorthShowing(line)) this.#print(`${this.name}: ${line}`);
     });
     const { promise, resolve, reject } = Promise.withResolvers<ServerReady>();
     createInterface({ input: child.stdout! }).on("line", (line) => {
@@ -102,7 +103,15 @@ export class ServerChild {
     }
   }
 
+  #isWorthShowing(line: string): boolean {
+    // What ends the first start is told by whoever asked for it.
+    if (!this.#isWatched && line.startsWith("orbweaver: ")) return false;
+    // Servers that are stopped together suspect one another, and are right.
+    return !this.#isStopping || !line.includes('"level":"warn"');
+  }
+
   #watch(): void {
+    this.#isWatched = true;
     const child = this.#process!;
     const onExit = () => {
       if (this.#isStopping) return;
