@@ -176,16 +176,17 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     // The replica speaks for its node only: the certificate says which that is.
     if (nodeOf(message.from) !== from.nodeId || partition >= this.#partitionCount) return;
     let held = this.#replicas.get(partition);
-    if (held === undefined) {
-      if (body.kind !== "invite") return;
-      held = this.#hold(partition, ReplicaState.empty(replicaIdOf(this.#nodeId, this.#serial(partition)), 0));
-    } else if (message.to !== "" && message.to !== held.replica.id) {
-      const isOlder = nodeOf(message.to) === this.#nodeId && serialOf(message.to) < serialOf(held.replica.id);
-      if (isOlder && "ballot" in body && nodeOf(body.ballot.replicaId) === from.nodeId) {
-        const gone: Body = { kind: "gone", ballot: body.ballot };
-        this.#sendTo(from.nodeId, partition, held.replica.id, message.from, gone);
-      }
+    // Without a meta record nothing was ever promised or held under the first id.
+    const id = held?.replica.id ?? replicaIdOf(this.#nodeId, 1);
+    if (message.to !== "" && message.to !== id) {
+      const isOlder = nodeOf(message.to) === this.#nodeId && serialOf(message.to) < serialOf(id);
+      if (isOlder && "ballot" in body && nodeOf(body.ballot.replicaId) === from.nodeId)
+        this.#sendTo(from.nodeId, partition, id, message.from, { kind: "gone", ballot: body.ballot });
       return;
+    }
+    if (held === undefined) {
+      if (body.kind !== "invite" && body.kind !== "offer") return;
+      held = this.#hold(partition, ReplicaState.empty(id, 0));
     }
     if ("ballot" in body && nodeOf(body.ballot.replicaId) === from.nodeId) {
       if (body.kind === "stopped") this.#led.retract(from.nodeId, partition);
@@ -553,11 +554,6 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       },
       (error: unknown) => this.#setAside(partition, error),
     );
-  }
-
-  #serial(partition: number): number {
-    const bytes = this.#store.meta(partition);
-    return bytes === undefined ? 1 : serialOf(decodeMeta(bytes).replicaId);
   }
 
   #tick(): void {

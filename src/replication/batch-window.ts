@@ -36,6 +36,11 @@ export class BatchWindow {
     return this.from(seq + 1, this.#batches.length).reduce((sum, batch) => sum + batch.bytes, 0);
   }
 
+  /** The oldest batch from which on all are here; undefined when there are none. */
+  get first(): number | undefined {
+    return this.#batches[0]?.seq;
+  }
+
   /** Whether all batches from `seq` to the newest are here. */
   reaches(seq: number): boolean {
     const first = this.#batches[0];

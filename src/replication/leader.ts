@@ -403,8 +403,8 @@ export class Leader {
 
   /** It stands at a state of this ballot that the window does not reach back to. */
   #passAgain(progress: Progress, nowMs: number): void {
+    if (progress.isLevel) progress.passes++;
     progress.match = -1;
-    progress.passes++;
     this.#offer(progress, nowMs);
   }
 
@@ -415,6 +415,7 @@ export class Leader {
       kind: "offer",
       ballot: this.ballot,
       seq: this.#state.seq,
+      reach: (this.#window.first ?? this.#state.seq + 1) - 1,
       root: digestToBytes(this.#state.root),
     };
     progress.sent = this.#state.seq;
@@ -594,8 +595,8 @@ export class Leader {
     for (const [replicaId, progress] of this.#progress) {
       if (!progress.isLearner) continue;
       const nodeId = nodeOf(replicaId);
-      const isGone = !this.#ports.isLive(nodeId) && nowMs - progress.answeredMs > LEARNER_GIVEN_UP_MS;
-      if (wish.includes(nodeId) && !isGone) continue;
+      const isSilent = nowMs - progress.answeredMs > LEARNER_GIVEN_UP_MS && progress.match < this.#state.seq;
+      if (wish.includes(nodeId) && !isSilent) continue;
       this.#progress.delete(replicaId);
       this.#dismiss(replicaId);
     }

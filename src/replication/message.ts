@@ -64,8 +64,11 @@ const bodySchema = z.discriminatedUnion("kind", [
   /** To a node that shall hold a replica: which one? */
   z.object({ kind: z.literal("invite"), ballot: ballotSchema }),
   z.object({ kind: z.literal("welcome"), ballot: ballotSchema }),
-  /** Become identical to the sender at `(ballot, seq)`; at once when your root is the same. */
-  z.object({ kind: z.literal("offer"), ballot: ballotSchema, seq, root }),
+  /**
+   * Become identical to the sender at `(ballot, seq)`; at once when your root is the same.
+   * Who stands at batch `reach` of the ballot, or later, is sent the rest instead.
+   */
+  z.object({ kind: z.literal("offer"), ballot: ballotSchema, seq, reach: seq, root }),
   /** `claim`: the source must stand exactly there. `digests`: the asker's buckets, empty when it holds nothing. */
   z.object({
     kind: z.literal("pull"),

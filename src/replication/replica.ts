@@ -393,7 +393,7 @@ export class Replica {
 
   #offered(from: ReplicaId, body: Extract<Body, { kind: "offer" }>, nowMs: number): void {
     const { state } = this;
-    const { ballot, seq, root } = body;
+    const { ballot, seq, reach, root } = body;
     if (compareBallots(state.promised, ballot) > 0) return this.#refuse(from, ballot);
     // A leader or candidate that is offered a higher ballot stops at once.
     if (compareBallots(ballot, state.promised) > 0 || this.standingBallot !== undefined)
@@ -401,15 +401,12 @@ export class Replica {
     if (this.standingBallot !== undefined) return;
     this.#heardLeader(ballot);
     this.#tryAtMs = undefined;
-    if (isSameBallot(state.accepted, ballot)) {
-      const reached = state.seq;
-      state.whenDurable(() => {
-        if (isSameBallot(state.accepted, ballot))
-          this.#send(from, { kind: "appended", ballot, seq: reached, round: 0 });
-      });
-      return;
-    }
-    if (!state.isEmpty && isSameDigest(digestToBytes(state.root), root)) {
+    if (isSameBallot(state.accepted, ballot) && state.seq >= reach) return this.#acknowledge(from, ballot);
+    if (
+      !state.isEmpty &&
+      !isSameBallot(state.accepted, ballot) &&
+      isSameDigest(digestToBytes(state.root), root)
+    ) {
       this.#endTarget();
       state.accept(ballot, seq);
       this.#acknowledge(from, ballot);

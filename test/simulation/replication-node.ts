@@ -148,14 +148,19 @@ export class SimulatedNode {
       return;
     }
     const { body, fromReplica, toReplica } = content;
-    if (this.replica === undefined) {
-      if (body.kind !== "invite") return;
-      this.replica = this.#open(ReplicaState.empty(replicaIdOf(this.nodeId, this.serial), 0));
-    } else if (toReplica !== "" && toReplica !== this.replica.id) {
-      const isOlder = serialOf(toReplica) < serialOf(this.replica.id);
-      if (isOlder && "ballot" in body && nodeOf(body.ballot.replicaId) === packet.from)
-        this.#send(packet.from, this.replica.id, fromReplica, { kind: "gone", ballot: body.ballot });
+    const id = this.replica?.id ?? replicaIdOf(this.nodeId, this.serial);
+    if (toReplica !== "" && toReplica !== id) {
+      if (
+        serialOf(toReplica) < serialOf(id) &&
+        "ballot" in body &&
+        nodeOf(body.ballot.replicaId) === packet.from
+      )
+        this.#send(packet.from, id, fromReplica, { kind: "gone", ballot: body.ballot });
       return;
+    }
+    if (this.replica === undefined) {
+      if (body.kind !== "invite" && body.kind !== "offer") return;
+      this.replica = this.#open(ReplicaState.empty(id, 0));
     }
     if ("ballot" in body && nodeOf(body.ballot.replicaId) === packet.from) {
       const page = this.#led.get(packet.from);

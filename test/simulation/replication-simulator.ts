@@ -402,8 +402,11 @@ export class ReplicationSimulator implements NodeWorld {
     const ms = this.#isCalm || this.random() < 0.5 ? this.random() * 50 : this.random() * 800;
     this.#at(this.#nowMs + ms, undefined, () => {
       if (!at.isUp) return;
-      const isReached = other.isUp && !this.#cuts.has(`${other.nodeId}>${at.nodeId}`);
-      this.#whenAwake(at, () => (isReached ? at.trust(other.nodeId) : at.suspect(other.nodeId)));
+      this.#whenAwake(at, () => {
+        const isReached = other.isUp && !this.#cuts.has(`${other.nodeId}>${at.nodeId}`);
+        if (isReached) at.trust(other.nodeId);
+        else at.suspect(other.nodeId);
+      });
     });
   }
 
