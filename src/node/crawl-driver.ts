@@ -6,7 +6,7 @@
  * pages pending, or when the first offer for it arrives.
  */
 import { NotLeaderError, UnavailableError } from "../errors.ts";
-import type { HandoutRef } from "../frontier/frontier.ts";
+import type { HandoutRef } from "../frontier/frontier-state.ts";
 import type { Counts } from "../job/counts.ts";
 import type { Log } from "../log.ts";
 import type { PeerRef, PeerSender } from "../peer/transport.ts";

@@ -3,7 +3,7 @@
  * and read back. All of it goes through the local replica, which leads the partition.
  */
 import type { FrontierWrite } from "../frontier/draft.ts";
-import type { FlightRecord } from "../frontier/frontier.ts";
+import type { FlightRecord } from "../frontier/frontier-state.ts";
 import { LOAD_LENGTH, type Place } from "../frontier/host-queue.ts";
 import {
   dueSchema,

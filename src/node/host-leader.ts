@@ -6,7 +6,8 @@
  */
 import { BusyError, NotLeaderError } from "../errors.ts";
 import type { FrontierEffect, FrontierWants } from "../frontier/draft.ts";
-import { Frontier, type HandoutRef, type Runner } from "../frontier/frontier.ts";
+import { Frontier } from "../frontier/frontier.ts";
+import type { HandoutRef, Runner } from "../frontier/frontier-state.ts";
 import type { JobView } from "../frontier/job-share.ts";
 import type { OfferedPage } from "../frontier/page.ts";
 import type { FoundPage, Outcome } from "../frontier/verdict.ts";

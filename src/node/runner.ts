@@ -4,7 +4,7 @@
  * for one hand-out, never after it has said "no", and repeats a report until a
  * leader of the page's partition has it.
  */
-import type { HandoutRef } from "../frontier/frontier.ts";
+import type { HandoutRef } from "../frontier/frontier-state.ts";
 import type { Content } from "../frontier/page.ts";
 import type { Outcome } from "../frontier/verdict.ts";
 import type { Log } from "../log.ts";

@@ -4,7 +4,7 @@
  * clock must have been heard of a moment ago, since the time within which it may
  * start counts on that.
  */
-import type { Runner } from "../frontier/frontier.ts";
+import type { Runner } from "../frontier/frontier-state.ts";
 import type { NodeId } from "../ring/identifier.ts";
 import type { Member } from "../ring/member.ts";
 import type { Clock } from "./clock.ts";

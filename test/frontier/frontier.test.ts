@@ -1,7 +1,8 @@
 /** The frontier of one partition as a state machine: what it commits, and what it does after. */
 import { test } from "tap";
 import type { FrontierBatch, FrontierEffect, FrontierWrite } from "../../src/frontier/draft.ts";
-import { Frontier, type HandoutRef, type Runner } from "../../src/frontier/frontier.ts";
+import { Frontier } from "../../src/frontier/frontier.ts";
+import type { HandoutRef, Runner } from "../../src/frontier/frontier-state.ts";
 import { HEAD_LENGTH_MAX, HostQueue } from "../../src/frontier/host-queue.ts";
 import type { JobView } from "../../src/frontier/job-share.ts";
 import { KnownPages } from "../../src/frontier/known-pages.ts";

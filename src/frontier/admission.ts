@@ -1,0 +1,112 @@
+/**
+ * Takes offered pages in: new ones become due, known ones at most come nearer to
+ * a seed. What memory can't tell is looked up in the store first.
+ */
+import { type FrontierState, later, type Turn, waiting } from "./frontier-state.ts";
+import type { JobShare } from "./job-share.ts";
+import { SETTLED } from "./known-pages.ts";
+import { newPage, type OfferedPage, type Page } from "./page.ts";
+
+/** Pages on their way in, over as many batches as they need. */
+export interface Admission {
+  readonly pages: readonly OfferedPage[];
+  next: number;
+  lookup: "none" | "asked" | "had";
+  /** What the store said, by key; null: no such page. */
+  readonly found: Map<string, Page | null>;
+}
+
+export function admissionOf(pages: readonly OfferedPage[]): Admission {
+  return { pages, next: 0, lookup: "none", found: new Map() };
+}
+
+export class Admissions {
+  readonly #state: FrontierState;
+  readonly #lookups = new Map<number, { share: JobShare; admission: Admission }>();
+  #nextLookup = 1;
+
+  constructor(state: FrontierState) {
+    this.#state = state;
+  }
+
+  /** What the store has for the pages asked about; those missing are new. */
+  lookedUp(id: number, found: ReadonlyMap<string, Page>): void {
+    const lookup = this.#lookups.get(id);
+    if (lookup === undefined) return;
+    this.#lookups.delete(id);
+    const { share, admission } = lookup;
+    admission.lookup = "had";
+    for (const offered of admission.pages) {
+      const page = found.get(offered.key) ?? null;
+      admission.found.set(offered.key, page);
+      if (page !== null && share.known.depthOf(offered.key) === undefined) {
+        share.known.set(offered.key, page.status === "pending" ? page.depth : SETTLED);
+      }
+    }
+  }
+
+  /** True when all of them are in; else what did fit is, and the rest waits. */
+  admit(share: JobShare, admission: Admission, turn: Turn): boolean {
+    if (admission.next === admission.pages.length) return true;
+    if (admission.lookup === "asked") return false;
+    const unknown: OfferedPage[] = [];
+    for (let n = admission.next; n < admission.pages.length; n++) {
+      const offered = admission.pages[n]!;
+      if (this.#needsLookup(share, admission, offered)) unknown.push(offered);
+    }
+    if (unknown.length > 0) {
+      if (admission.lookup === "none") share.lookups++;
+      admission.lookup = "asked";
+      for (const offered of unknown) share.touched.delete(offered.key);
+      const id = this.#nextLookup++;
+      this.#lookups.set(id, { share, admission });
+      turn.wants.lookups.push({ jobId: share.jobId, id, pages: unknown });
+      return false;
+    }
+    for (; admission.next < admission.pages.length; admission.next++) {
+      if (!turn.draft.hasRoom(4)) {
+        return later(turn);
+      }
+      this.#admitPage(share, admission, admission.pages[admission.next]!, turn);
+    }
+    if (admission.lookup === "had") share.lookedUp();
+    return true;
+  }
+
+  #needsLookup(share: JobShare, admission: Admission, offered: OfferedPage): boolean {
+    const depth = share.known.depthOf(offered.key);
+    const isFound = admission.found.has(offered.key);
+    if (depth === undefined) return !share.known.isComplete && !isFound;
+    if (depth === SETTLED || depth <= offered.depth) return false;
+    if (this.#state.pageInMemory(share, offered) !== undefined) return false;
+    return !isFound || share.touched.has(offered.key) || admission.found.get(offered.key) === null;
+  }
+
+  #admitPage(share: JobShare, admission: Admission, offered: OfferedPage, turn: Turn): void {
+    const { draft } = turn;
+    const depth = share.known.depthOf(offered.key);
+    if (depth === undefined) {
+      const queue = this.#state.queueOf(share, offered.host);
+      const page = newPage(offered, ++share.counts.seq);
+      share.counts.discovered++;
+      queue.size.discovered++;
+      queue.size.pending++;
+      share.known.set(page.key, page.depth);
+      share.touch(page.key);
+      draft.page(share.jobId, offered.host, page);
+      draft.due(share.jobId, offered.host, waiting(page), { key: page.key, flight: null });
+      draft.counts(share);
+      draft.size(queue);
+      queue.push(page, Number.NEGATIVE_INFINITY, turn.hasMemory);
+      return;
+    }
+    if (depth === SETTLED || depth <= offered.depth) return;
+    const page = this.#state.pageInMemory(share, offered) ?? admission.found.get(offered.key);
+    if (page === undefined || page === null || page.status !== "pending") return;
+    page.depth = offered.depth;
+    page.parent = offered.parent;
+    share.known.set(page.key, page.depth);
+    share.touch(page.key);
+    draft.page(share.jobId, offered.host, page);
+  }
+}

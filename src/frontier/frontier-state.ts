@@ -1,0 +1,185 @@
+/**
+ * What the leader of a partition's hosts has in memory, and what all that is
+ * decided there looks up: jobs, hosts, queues, the pace that several jobs share.
+ */
+import type { Draft, FrontierBatch, FrontierWants } from "./draft.ts";
+import { HostQueue } from "./host-queue.ts";
+import { CONFIRMATION_MS, type Flight, type JobShare } from "./job-share.ts";
+import type { Page } from "./page.ts";
+import { START_WITHIN_MS_MAX } from "./politeness.ts";
+import { SiteHost } from "./site-host.ts";
+
+export interface FrontierOptions {
+  /** How long a host may wait for its robots.txt. */
+  readonly robotsWaitMs: number;
+  /** In [0, 1). */
+  readonly random: () => number;
+}
+
+/** Who may run one more task, and the newest time heard of its own clock. */
+export interface Runner {
+  readonly nodeId: string;
+  readonly timeMs: number;
+}
+
+export interface Moment {
+  /** Monotonic. */
+  readonly nowMs: number;
+  /** Unix time. */
+  readonly wallMs: number;
+  /** Whom to give the next task; undefined: everyone is busy. Each answer is used. */
+  readonly nextRunner: () => Runner | undefined;
+}
+
+export interface Advance {
+  readonly batch: FrontierBatch | undefined;
+  readonly wants: FrontierWants;
+  /** When to advance again, if nothing comes in before. */
+  readonly wakeAtMs: number | undefined;
+  /** Pages could go but for a runner. */
+  readonly isSaturated: boolean;
+}
+
+/** What identifies one hand-out. */
+export interface HandoutRef {
+  readonly jobId: string;
+  readonly host: string;
+  readonly key: string;
+  readonly handout: number;
+}
+
+/** A page under way, as the store of an earlier leader has it. */
+export interface FlightRecord {
+  readonly page: Page;
+  readonly host: string;
+  readonly handout: number;
+  readonly runner: string;
+}
+
+/** One making of a batch. */
+export interface Turn extends Moment {
+  readonly draft: Draft;
+  readonly wants: FrontierWants;
+  readonly ageMsMax: number;
+  /** For more due pages than the heads of queues need. */
+  readonly hasMemory: boolean;
+  wakeAtMs: number;
+  isSaturated: boolean;
+}
+
+/** A confirmation is renewed when it is this old, so that it need not lapse under load. */
+const RENEW_MS = 200;
+/** Due pages in memory, over all queues; beyond, queues keep a short head. */
+const PAGES_IN_MEMORY_MAX = 16_384;
+
+export class FrontierState {
+  readonly options: FrontierOptions;
+  readonly jobs = new Map<string, JobShare>();
+  readonly hosts = new Map<string, SiteHost>();
+  /** To the leader of a job, as measured; 0 while it has not been. */
+  roundTripMs = 0;
+
+  constructor(options: FrontierOptions) {
+    this.options = options;
+  }
+
+  flightOf(ref: HandoutRef): Flight | undefined {
+    const flight = this.jobs.get(ref.jobId)?.flights.get(ref.key);
+    return flight?.handout === ref.handout ? flight : undefined;
+  }
+
+  hostOf(name: string): SiteHost {
+    let host = this.hosts.get(name);
+    if (host === undefined) {
+      host = new SiteHost(name);
+      this.hosts.set(name, host);
+    }
+    return host;
+  }
+
+  queueOf(share: JobShare, name: string): HostQueue {
+    const queue = share.queues.get(name);
+    if (queue !== undefined) return queue;
+    const size = { jobId: share.jobId, host: name, discovered: 0, pending: 0 };
+    return this.addQueue(share, new HostQueue(share.jobId, size, false));
+  }
+
+  addQueue(share: JobShare, queue: HostQueue): HostQueue {
+    share.queues.set(queue.size.host, queue);
+    this.hostOf(queue.size.host).queues.set(share.jobId, queue);
+    return queue;
+  }
+
+  /** The larger delay and the smaller concurrency of all jobs that want something of this host now. */
+  limitsOf(host: SiteHost): { delayMs: number; concurrency: number } {
+    let [delayMs, concurrency] = [0, Number.POSITIVE_INFINITY];
+    for (const queue of host.queues.values()) {
+      const view = this.jobs.get(queue.jobId)?.view;
+      if (queue.size.pending === 0 || view?.status !== "running") continue;
+      const { politeness } = view.spec;
+      delayMs = Math.max(delayMs, politeness.delayMs);
+      concurrency = Math.min(concurrency, politeness.concurrencyPerHost);
+      if (politeness.robots) {
+        for (const access of host.robots.values()) {
+          delayMs = Math.max(delayMs, access.crawlDelayMs(politeness.userAgent));
+        }
+      }
+    }
+    return { delayMs, concurrency };
+  }
+
+  pageInMemory(share: JobShare, ref: { host: string; key: string }): Page | undefined {
+    return share.flights.get(ref.key)?.page ?? share.queues.get(ref.host)?.find(ref.key);
+  }
+
+  hasMemory(): boolean {
+    let pages = 0;
+    for (const share of this.jobs.values()) for (const queue of share.queues.values()) pages += queue.length;
+    return pages < PAGES_IN_MEMORY_MAX;
+  }
+
+  mayAccept(share: JobShare, turn: Turn): boolean {
+    if (!share.isParticipant) {
+      turn.wants.credit.set(share.jobId, 1);
+      return false;
+    }
+    this.renew(share, turn);
+    return share.mayAccept(turn.nowMs, turn.ageMsMax);
+  }
+
+  renew(share: JobShare, turn: Turn): void {
+    if (share.confirmationAgeMs(turn.nowMs) >= RENEW_MS) turn.wants.confirm.add(share.jobId);
+  }
+
+  startWithinMs(share: JobShare, nowMs: number): number {
+    const left = Math.min(START_WITHIN_MS_MAX, 2 * CONFIRMATION_MS - share.confirmationAgeMs(nowMs));
+    return Math.max(left, this.roundTripMs);
+  }
+}
+
+/** The batch is full: there is another one right behind it. */
+export function later(turn: Turn): false {
+  turn.wakeAtMs = turn.nowMs;
+  return false;
+}
+
+export function answered(id: number, turn: Turn): true {
+  turn.draft.effects.push({ kind: "answer", id, answer: "accepted" });
+  return true;
+}
+
+export function flightId(ref: HandoutRef): string {
+  return `${ref.jobId}/${ref.key}/${ref.handout}`;
+}
+
+export function robotsFlightId(origin: string): string {
+  return `robots ${origin}`;
+}
+
+export function waiting(page: Page) {
+  return { band: "waiting", priority: page.priority, seq: page.seq } as const;
+}
+
+export function flying(page: Page) {
+  return { band: "flying", priority: page.priority, seq: page.seq } as const;
+}

@@ -1,0 +1,242 @@
+/**
+ * Decides which pages leave now: a host that may be asked, a job that is running
+ * and has a credit, a robots.txt that allows it, and someone to run it.
+ */
+import {
+  type FrontierState,
+  flightId,
+  flying,
+  later,
+  type Runner,
+  robotsFlightId,
+  type Turn,
+  waiting,
+} from "./frontier-state.ts";
+import type { HostQueue } from "./host-queue.ts";
+import type { JobShare } from "./job-share.ts";
+import { originOf, type Page } from "./page.ts";
+import type { Settlement } from "./settlement.ts";
+import type { SiteHost } from "./site-host.ts";
+
+/** Before a host is ready to go on, its job's state is asked for. */
+const ASK_AHEAD_MS = 60;
+/** Pages of one job handed out and not settled. */
+const FLIGHTS_MAX = 256;
+const CREDITS_LOW = 8;
+const HOST_IDLE_MS = 120_000;
+
+export class HandOut {
+  readonly #state: FrontierState;
+  readonly #settlement: Settlement;
+
+  constructor(state: FrontierState, settlement: Settlement) {
+    this.#state = state;
+    this.#settlement = settlement;
+  }
+
+  handOut(turn: Turn): void {
+    for (const host of [...this.#state.hosts.values()]) {
+      const before = host.pace.underWay;
+      this.#handOutFrom(host, turn);
+      if (host.pace.underWay > before && this.#state.hosts.size > 1) {
+        // Those served go to the end: the next free runner is for someone else.
+        this.#state.hosts.delete(host.name);
+        this.#state.hosts.set(host.name, host);
+      }
+      this.#dropIdle(host, turn.nowMs);
+    }
+  }
+
+  #handOutFrom(host: SiteHost, turn: Turn): void {
+    const { nowMs } = turn;
+    while (true) {
+      const { delayMs, concurrency } = this.#state.limitsOf(host);
+      if (host.pace.underWay >= concurrency || host.queues.size === 0) return;
+      const readyAtMs = host.pace.readyAtMs(delayMs);
+      if (nowMs < readyAtMs) {
+        const askAtMs = readyAtMs - ASK_AHEAD_MS;
+        const isNear = nowMs >= askAtMs;
+        if (isNear) {
+          for (const queue of host.queues.values()) {
+            const share = this.#state.jobs.get(queue.jobId)!;
+            if (queue.size.pending > 0 && share.view?.status === "running" && share.free > 0) {
+              this.#state.renew(share, turn);
+            }
+          }
+        }
+        turn.wakeAtMs = Math.min(turn.wakeAtMs, isNear ? readyAtMs : askAtMs);
+        return;
+      }
+      if (!this.#handOutOne(host, delayMs, turn)) return;
+    }
+  }
+
+  /** True: something was handed out or settled, there may be more. */
+  #handOutOne(host: SiteHost, delayMs: number, turn: Turn): boolean {
+    const { nowMs } = turn;
+    for (const queue of [...host.queues.values()]) {
+      const share = this.#state.jobs.get(queue.jobId)!;
+      if (queue.size.pending === 0) continue;
+      if (queue.wantsLoad) {
+        queue.loading();
+        turn.wants.loads.push(queue);
+      }
+      const queued = queue.peek(nowMs);
+      if (queued === undefined) {
+        const atMs = queue.readyAtMs;
+        if (atMs !== undefined) turn.wakeAtMs = Math.min(turn.wakeAtMs, atMs);
+        continue;
+      }
+      if (share.view === undefined) {
+        turn.wants.confirm.add(share.jobId);
+        continue;
+      }
+      if (share.view.status !== "running" || share.flights.size >= FLIGHTS_MAX) continue;
+      if (host.state !== "ready") {
+        if (host.state === "new") {
+          host.state = "loading";
+          turn.wants.hosts.add(host.name);
+        }
+        return false;
+      }
+      this.#wantCredit(share, turn);
+      if (share.free <= 0) continue;
+      this.#state.renew(share, turn);
+      if (!share.mayHandOut(nowMs, turn.ageMsMax)) continue;
+      if (!turn.draft.hasRoom(8)) {
+        later(turn);
+        return false;
+      }
+      if (share.view.spec.politeness.robots) {
+        const { userAgent } = share.view.spec.politeness;
+        const { page } = queued;
+        const access = host.accessOf(originOf(page.url), this.#state.options.robotsWaitMs);
+        const answer = access.ask(page.url, userAgent, nowMs);
+        if (answer.kind === "fetch") {
+          const startWithinMs = this.#state.startWithinMs(share, nowMs);
+          access.fetching();
+          host.pace.decide(robotsFlightId(access.origin), nowMs, startWithinMs, delayMs);
+          turn.draft.effects.push({
+            kind: "fetchRobots",
+            host: host.name,
+            origin: access.origin,
+            userAgent,
+            startBeforeMs: nowMs + startWithinMs,
+          });
+          return true;
+        }
+        if (answer.kind === "wait") {
+          if (answer.atMs !== undefined) turn.wakeAtMs = Math.min(turn.wakeAtMs, answer.atMs);
+          continue;
+        }
+        if (answer.kind === "disallowed" || answer.kind === "unreachable") {
+          queue.remove(queued);
+          turn.draft.due(share.jobId, host.name, waiting(page), null);
+          if (answer.kind === "disallowed")
+            this.#settlement.end(share, queue, page, "skipped", "robots", turn);
+          else this.#settlement.fail(share, queue, page, "robots-unreachable", null, turn);
+          return true;
+        }
+        const crawlDelayMs = access.crawlDelayMs(userAgent);
+        // Known only now that the file is here: the next look at the pace counts it.
+        if (crawlDelayMs > delayMs && host.pace.readyAtMs(crawlDelayMs) > nowMs) return true;
+      }
+      const runner = turn.nextRunner();
+      if (runner === undefined) {
+        turn.isSaturated = true;
+        return false;
+      }
+      this.#depart(share, host, queue, queued, runner, delayMs, turn);
+      return true;
+    }
+    return false;
+  }
+
+  #depart(
+    share: JobShare,
+    host: SiteHost,
+    queue: HostQueue,
+    queued: { readonly page: Page; readyAtMs: number },
+    runner: Runner,
+    delayMs: number,
+    turn: Turn,
+  ): void {
+    const { page } = queued;
+    const { jobId } = share;
+    queue.remove(queued);
+    host.rotate(queue);
+    page.handouts++;
+    const handout = page.handouts;
+    const startWithinMs = this.#state.startWithinMs(share, turn.nowMs);
+    share.flights.set(page.key, {
+      page,
+      queue,
+      handout,
+      runner: runner.nodeId,
+      decidedAtMs: turn.nowMs,
+      isReported: false,
+    });
+    host.pace.decide(
+      flightId({ jobId, host: host.name, key: page.key, handout }),
+      turn.nowMs,
+      startWithinMs,
+      delayMs,
+    );
+    turn.draft.due(jobId, host.name, waiting(page), null);
+    turn.draft.due(jobId, host.name, flying(page), {
+      key: page.key,
+      flight: { handout, runner: runner.nodeId },
+    });
+    turn.draft.counts(share);
+    turn.draft.effects.push({
+      kind: "run",
+      jobId,
+      host: host.name,
+      url: page.url,
+      key: page.key,
+      depth: page.depth,
+      alone: page.alone,
+      handout,
+      runner: runner.nodeId,
+      runnerTimeMs: runner.timeMs,
+      startWithinMs,
+    });
+  }
+
+  #wantCredit(share: JobShare, turn: Turn): void {
+    const open = share.pending - share.flights.size;
+    if (share.free < Math.min(CREDITS_LOW, open)) turn.wants.credit.set(share.jobId, Math.min(64, open));
+  }
+
+  storePaces(turn: Turn): void {
+    for (const host of this.#state.hosts.values()) {
+      if (host.state !== "ready") {
+        // What the store knows comes first: it must not be written over.
+        if (host.pace.isDirty && host.state === "new") {
+          host.state = "loading";
+          turn.wants.hosts.add(host.name);
+        }
+        continue;
+      }
+      if (host.pace.isDirty && turn.draft.hasRoom(1)) {
+        host.pace.isDirty = false;
+        turn.draft.write({ kind: "pace", record: host.pace.record(turn.nowMs, turn.wallMs) });
+      }
+      for (const access of host.robots.values()) {
+        if (!access.isDirty || !turn.draft.hasRoom(1)) continue;
+        access.isDirty = false;
+        turn.draft.write({ kind: "robots", record: access.record(turn.nowMs, turn.wallMs) });
+      }
+    }
+  }
+
+  /** A host that nobody wants anything of is forgotten, but not before its pace is quiet. */
+  #dropIdle(host: SiteHost, nowMs: number): void {
+    if (host.queues.size > 0 || host.pace.underWay > 0 || host.pace.isDirty) {
+      host.idleSinceMs = undefined;
+      return;
+    }
+    host.idleSinceMs ??= nowMs;
+    if (nowMs - host.idleSinceMs > HOST_IDLE_MS) this.#state.hosts.delete(host.name);
+  }
+}
