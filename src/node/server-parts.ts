@@ -292,7 +292,10 @@ async function listen(
     log,
     stale: parts.hooks.stale,
   });
-  parts.closing.defer(() => transport.close());
+  parts.closing.defer(async () => {
+    await transport.close();
+    log.info("peer port closed", transport.counts);
+  });
   try {
     await transport.listen(parts.reception);
   } catch (error) {

@@ -2,7 +2,7 @@
  * An Exchange over HTTPS with client certificates, by undici's dispatch: what is
  * under its `request`, without a stream object per response.
  */
-import { Client, type Dispatcher, Pool } from "undici";
+import { type buildConnector, Client, type Dispatcher, Pool } from "undici";
 import { RefusedError } from "../errors.ts";
 import type { Exchange, Lane, Sink } from "./exchange.ts";
 import type { PeerCertificate } from "./rpc-server.ts";
@@ -106,39 +106,50 @@ export class HttpsExchange implements Exchange {
 
   #connect(lane: Lane): Dispatcher {
     const { certificate, key, rootCertificate } = this.#credentials();
-    const { host, port } = this.#address;
-    const origin = `https://${host.includes(":") ? `[${host}]` : host}:${port}`;
+    const origin = originOf(this.#address);
+    const secure: buildConnector.BuildOptions = {
+      cert: certificate,
+      key,
+      ca: rootCertificate,
+      minVersion: "TLSv1.3",
+      allowH2: false,
+      // A resumed session would skip the check of the certificate.
+      maxCachedSessions: 0,
+      timeout: CONNECT_TIMEOUT_MS,
+      checkServerIdentity: (_, { raw }) => {
+        try {
+          this.#verify(raw);
+          return undefined;
+        } catch (thrown) {
+          return thrown instanceof Error ? thrown : new RefusedError("the peer's certificate can't be read");
+        }
+      },
+    };
     const options: Client.Options = {
       keepAliveTimeout: CLIENT_KEEP_ALIVE_MS,
       keepAliveMaxTimeout: CLIENT_KEEP_ALIVE_MS,
       // Each request has its own deadline.
       headersTimeout: 0,
       bodyTimeout: 0,
-      connect: {
-        cert: certificate,
-        key,
-        ca: rootCertificate,
-        minVersion: "TLSv1.3",
-        allowH2: false,
-        // A resumed session would skip the check of the certificate.
-        maxCachedSessions: 0,
-        timeout: CONNECT_TIMEOUT_MS,
-        checkServerIdentity: (_, { raw }) => {
-          try {
-            this.#verify(raw);
-            return undefined;
-          } catch (thrown) {
-            return thrown instanceof Error
-              ? thrown
-              : new RefusedError("the peer's certificate can't be read");
-          }
-        },
-      },
+      connect: origin === undefined ? nowhere : secure,
     };
     return lane === "frames"
-      ? new Client(origin, options)
-      : new Pool(origin, { ...options, connections: CONNECTIONS_MAX });
+      ? new Client(origin ?? NOWHERE, options)
+      : new Pool(origin ?? NOWHERE, { ...options, connections: CONNECTIONS_MAX });
   }
+}
+
+const NOWHERE = "https://nowhere.invalid";
+
+const nowhere: buildConnector.connector = (_, callback) => {
+  callback(new Error("its address has no valid host"), null);
+};
+
+/** Undefined where the host is none: addresses come from other members, and must not break who uses them. */
+function originOf({ host, port }: PeerAddress): string | undefined {
+  const origin = `https://${host.includes(":") ? `[${host}]` : host}:${port}`;
+  const url = URL.parse(origin);
+  return url !== null && url.href === `${url.origin}/` ? origin : undefined;
 }
 
 /** @throws {RefusedError} the certificate doesn't speak for that member. */

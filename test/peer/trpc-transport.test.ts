@@ -159,6 +159,28 @@ test("a member is spoken to only when its certificate names the node that was me
   t.strictSame(b.inbox.pings, [2]);
 });
 
+test("an address that is none can't be reached, and harms nobody", async (t) => {
+  const [alice, bob] = [await world.party(selfOf("a")), await world.party(selfOf("b"))];
+  t.teardown(() => Promise.all([alice.transport.close(), bob.transport.close()]));
+  await open(alice);
+  const { port } = await open(bob);
+
+  for (const host of ["", " ", "127.0.0.\u00b0x", "1.2.3.999", "a:b", "a/b", "a?b", "me@127.0.0.1", "\0"]) {
+    const to = { nodeId: nodeId("b"), address: { host, port } };
+    alice.transport.send(to, "ring", { kind: "ping", n: 1 });
+    await t.rejects(
+      alice.transport.call(to, "status", null, { timeoutMs: 500 }),
+      UnavailableError,
+      JSON.stringify(host),
+    );
+  }
+  const to = { nodeId: nodeId("b"), address: { host: "127.0.0.1", port } };
+  t.same(await alice.transport.call(to, "operate", { kind: "echo", value: 1 }, PATIENT), {
+    kind: "echo",
+    value: 1,
+  });
+});
+
 test("a join token lets a server call join, and nothing but join", async (t) => {
   const b = await world.party(selfOf("b"));
   const senders: PeerSender[] = [];
