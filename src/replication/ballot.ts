@@ -28,8 +28,10 @@ export function compareClaims(a: Claim, b: Claim): number {
   return compareBallots(a.accepted, b.accepted) || a.seq - b.seq;
 }
 
-export function versionOf(ballot: Ballot, seq: number): Version {
-  return `${ballot.round}.${ballot.replicaId}.${seq}`;
+/** @param step which of the operations of the batch that changed the same key; 0: the first. */
+export function versionOf(ballot: Ballot, seq: number, step = 0): Version {
+  const version = `${ballot.round}.${ballot.replicaId}.${seq}`;
+  return step === 0 ? version : `${version}.${step}`;
 }
 
 /** Ordered by ballot, then batch. "" is before all. */
@@ -40,12 +42,8 @@ export function compareVersions(a: Version, b: Version): number {
 
 /** The state in which the batch of that version was the last. */
 function claimOf(version: Version): Claim {
-  const first = version.indexOf(".");
-  const last = version.lastIndexOf(".");
-  return {
-    accepted: { round: Number(version.slice(0, first)), replicaId: version.slice(first + 1, last) },
-    seq: Number(version.slice(last + 1)),
-  };
+  const [round = "0", replicaId = "", seq = "0"] = version.split(".");
+  return { accepted: { round: Number(round), replicaId }, seq: Number(seq) };
 }
 
 export function replicaIdOf(nodeId: string, serial: number): ReplicaId {

@@ -1,9 +1,9 @@
 /** The leader's last batches, for replicas that missed some. */
-import type { Change } from "./register.ts";
+import type { DecidedChange } from "./message.ts";
 
 export interface Batch {
   readonly seq: number;
-  readonly changes: readonly Change[];
+  readonly changes: readonly DecidedChange[];
   readonly bytes: number;
 }
 

@@ -23,6 +23,10 @@ export const configSchema = z.object({ members: z.array(replicaId).max(16) });
 /** Who counts. Kept as an entry, so that it is synchronised and digested like all others. */
 export type Config = z.output<typeof configSchema>;
 
+/** A change of a batch; `step` tells apart the versions of operations that changed the same key. */
+const decidedSchema = z.intersection(changeSchema, z.object({ step: z.int().positive().optional() }));
+export type DecidedChange = z.output<typeof decidedSchema>;
+
 /** An entry on its way to another replica. */
 export const carriedSchema = z.object({
   key,
@@ -50,7 +54,7 @@ const bodySchema = z.discriminatedUnion("kind", [
     ballot: ballotSchema,
     seq,
     // A batch of the greatest size, with an outcome, and deletions of what its conditions found expired.
-    changes: z.array(changeSchema).max(2 * BATCH_CHANGES_MAX + 1),
+    changes: z.array(decidedSchema).max(2 * BATCH_CHANGES_MAX + 1),
     committed: z.int(),
     round,
   }),

@@ -4,6 +4,7 @@
  */
 
 import { versionOf } from "./ballot.ts";
+import type { DecidedChange } from "./message.ts";
 import {
   BATCH_BYTES_MAX,
   BATCH_CHANGES_MAX,
@@ -16,8 +17,9 @@ import {
 import type { HeldEntry } from "./replica-state.ts";
 
 export class OpenBatch {
-  readonly #changes = new Map<Key, Change>();
+  readonly #changes = new Map<Key, DecidedChange>();
   #bytes = 0;
+  #step = 0;
 
   get isEmpty(): boolean {
     return this.#changes.size === 0;
@@ -27,7 +29,7 @@ export class OpenBatch {
     return this.#bytes;
   }
 
-  get changes(): Change[] {
+  get changes(): DecidedChange[] {
     return [...this.#changes.values()];
   }
 
@@ -40,9 +42,21 @@ export class OpenBatch {
     );
   }
 
-  add(changes: readonly Change[]): void {
-    for (const change of changes) this.#changes.set(change.key, change);
+  /**
+   * One operation's changes. Had an earlier one changed one of the keys, they get a
+   * version of their own: whoever saw the earlier value must not take this one for it.
+   *
+   * @param step of their version, by `stepOf`.
+   */
+  add(changes: readonly Change[], step = 0): void {
+    this.#step = Math.max(this.#step, step);
+    for (const change of changes) this.#changes.set(change.key, step === 0 ? change : { ...change, step });
     this.#bytes += bytesOf(changes);
+  }
+
+  /** For an operation that changes `keys`. */
+  stepOf(keys: readonly Key[]): number {
+    return keys.some((key) => this.#changes.has(key)) ? this.#step + 1 : 0;
   }
 
   touches(key: Key): boolean {
@@ -54,7 +68,11 @@ export class OpenBatch {
     const change = this.#changes.get(key);
     if (change === undefined) return held;
     if (change.kind === "delete") return undefined;
-    return { version: versionOf(ballot, seq), value: change.value, expiresAtMs: change.expiresAtMs };
+    return {
+      version: versionOf(ballot, seq, change.step),
+      value: change.value,
+      expiresAtMs: change.expiresAtMs,
+    };
   }
 }
 

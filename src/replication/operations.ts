@@ -3,7 +3,9 @@
  * state, answered when what they saw or did is committed and, for answers about
  * state, a majority has confirmed the leadership in a round sent after they came.
  */
+import { versionOf } from "./ballot.ts";
 import type { ReplicaEffect, Scanned } from "./effect.ts";
+import type { DecidedChange } from "./message.ts";
 import { failedCondition, OpenBatch } from "./open-batch.ts";
 import type { Ballot, Change, Entry, Key, Operation, Outcome } from "./register.ts";
 import type { ReplicaLimits } from "./replica-port.ts";
@@ -35,7 +37,7 @@ interface Scan {
   readonly operation: number;
   readonly prefix: Key;
   readonly limit: number;
-  readonly overlay: ReadonlyMap<Key, Change>;
+  readonly overlay: ReadonlyMap<Key, DecidedChange>;
   readonly seq: number;
   readonly round: number;
   readonly epochMs: number;
@@ -138,7 +140,7 @@ export class Operations {
   }
 
   /** Takes the open batch, to be handed to the store as batch `seq`. */
-  close(seq: number): { changes: readonly Change[]; bytes: number } {
+  close(seq: number): { changes: readonly DecidedChange[]; bytes: number } {
     const { changes, bytes } = this.#open;
     this.#open = new OpenBatch();
     const keys = changes.map(({ key }) => key);
@@ -177,7 +179,7 @@ export class Operations {
       if (!isLast && (last === undefined || key > last)) continue;
       if (change.kind === "delete") merged.delete(key);
       else {
-        const version = this.#versionAt(scan.seq);
+        const version = versionOf(this.#ballot, scan.seq, change.step);
         merged.set(key, { key, version, value: change.value, expiresAtMs: change.expiresAtMs });
       }
     }
@@ -281,7 +283,7 @@ export class Operations {
 
   #scan(operation: number, op: Extract<Operation, { kind: "scan" }>, epochMs: number): void {
     const after = op.after === undefined || op.after < RESERVED_END ? RESERVED_END : op.after;
-    const overlay = new Map<Key, Change>();
+    const overlay = new Map<Key, DecidedChange>();
     for (const change of this.#open.changes) {
       if (change.key.startsWith(op.prefix) && change.key > after) overlay.set(change.key, change);
     }
@@ -329,9 +331,10 @@ export class Operations {
     };
     const failed = failedCondition(op.conditions, live);
     const seq = this.#openSeq;
+    const step = this.#open.stepOf(op.changes.map(({ key }) => key));
     const outcome: Outcome =
       failed === undefined
-        ? { kind: "written", version: this.#versionAt(seq) }
+        ? { kind: "written", version: versionOf(this.#ballot, seq, step) }
         : { kind: "conflict", failed };
     // That an entry has expired is told, also by a condition, only once its deletion is committed.
     const changes: Change[] = [...expired]
@@ -354,7 +357,7 @@ export class Operations {
       return true;
     }
     if (!this.#open.fits(changes)) return false;
-    this.#open.add(changes);
+    this.#open.add(changes, step);
     // A failed condition is an answer about state, even when its outcome is recorded.
     this.#writes.push({ operation, outcome, seq, round: failed === undefined ? 0 : this.#wantRound() });
     return true;
@@ -421,10 +424,6 @@ export class Operations {
 
   #seqOf(key: Key): number {
     return this.#open.touches(key) ? this.#openSeq : (this.#pending.get(key) ?? this.#committed);
-  }
-
-  #versionAt(seq: number): string {
-    return `${this.#ballot.round}.${this.#ballot.replicaId}.${seq}`;
   }
 }
 

@@ -7,7 +7,10 @@ import { z } from "zod";
 /** Binary string, each char code one byte: see the store port. 1..512 bytes. Those that begin with "\x00" are reserved. */
 export type Key = string;
 
-/** `${round}.${replicaId}.${seq}`: which batch of which leader wrote an entry. Compared with `===`. */
+/**
+ * `${round}.${replicaId}.${seq}`: which batch of which leader wrote an entry, with `.${step}`
+ * when an earlier operation of the same batch had changed the same key. Compared with `===`.
+ */
 export type Version = string;
 
 export const KEY_BYTES_MAX = 512;

@@ -11,8 +11,8 @@ import { z } from "zod";
 import { BucketDigests, type Digest, type EntryDigester, isSameDigest, xorInto } from "./anti-entropy.ts";
 import { type Claim, compareBallots, compareClaims, NO_BALLOT, type ReplicaId, versionOf } from "./ballot.ts";
 import type { ReplicaEffect } from "./effect.ts";
-import { type Carried, type Config, configSchema } from "./message.ts";
-import { type Ballot, ballotSchema, type Change, type Key, type Version } from "./register.ts";
+import { type Carried, type Config, configSchema, type DecidedChange } from "./message.ts";
+import { type Ballot, ballotSchema, type Key, type Version } from "./register.ts";
 
 export interface HeldEntry {
   readonly version: Version;
@@ -193,9 +193,8 @@ export class ReplicaState {
   }
 
   /** Batch `seq` of the leader of `accepted`. */
-  append(seq: number, changes: readonly Change[]): void {
+  append(seq: number, changes: readonly DecidedChange[]): void {
     assert(seq === this.seq + 1, `batch ${seq} after ${this.seq}`);
-    const version = versionOf(this.accepted, seq);
     this.seq = seq;
     this.#hand(
       this.#digested(
@@ -204,7 +203,11 @@ export class ReplicaState {
             ? {
                 kind: "put",
                 key: change.key,
-                entry: { version, value: change.value, expiresAtMs: change.expiresAtMs },
+                entry: {
+                  version: versionOf(this.accepted, seq, change.step),
+                  value: change.value,
+                  expiresAtMs: change.expiresAtMs,
+                },
               }
             : change,
         ),

@@ -156,9 +156,8 @@ export function ballotKey({ round, replicaId }: Ballot): string {
 }
 
 function parseVersion(version: Version): { ballot: Ballot; seq: number } {
-  const [round, ...rest] = version.split(".");
-  const seq = rest.pop();
-  return { ballot: { round: Number(round), replicaId: rest.join(".") }, seq: Number(seq) };
+  const [round, replicaId, seq] = version.split(".");
+  return { ballot: { round: Number(round), replicaId: replicaId! }, seq: Number(seq) };
 }
 
 export function textOf(value: Uint8Array): string {
