@@ -36,6 +36,7 @@ interface Watched {
   underWay: number;
   sentAtMs: number;
   toldAtMs: number;
+  notBeforeMs: number;
   isUrgent: boolean;
   timer: (() => void) | undefined;
   timerAtMs: number;
@@ -106,6 +107,7 @@ export class JobWatch {
         underWay: 0,
         sentAtMs: Number.NEGATIVE_INFINITY,
         toldAtMs: Number.NEGATIVE_INFINITY,
+        notBeforeMs: Number.NEGATIVE_INFINITY,
         isUrgent: false,
         timer: undefined,
         timerAtMs: Number.POSITIVE_INFINITY,
@@ -136,6 +138,8 @@ export class JobWatch {
       const askAtMs = job.underWay === 0 ? nowMs : job.sentAtMs + OVERLAP_MS;
       dueAtMs = Math.min(dueAtMs, askAtMs);
     }
+    // After a failure everything waits, however urgent.
+    dueAtMs = Math.max(dueAtMs, job.notBeforeMs);
     if (job.underWay >= QUESTIONS_MAX) dueAtMs = Number.POSITIVE_INFINITY;
     if (dueAtMs <= nowMs) {
       void this.#send(job, nowMs);
@@ -185,8 +189,7 @@ export class JobWatch {
       // What was to be told is told again; who still wants to know asks again by itself.
       for (const watcher of told) job.changed.add(watcher);
       for (const watcher of asking) job.wanting.add(watcher);
-      job.sentAtMs = this.#clock.now() + RETRY_MS;
-      this.#wake(job, RETRY_MS);
+      job.notBeforeMs = this.#clock.now() + RETRY_MS;
     } finally {
       job.underWay--;
     }
