@@ -6,7 +6,6 @@
  * it. A connection that breaks is the client's affair and no event of ours.
  */
 import { once } from "node:events";
-import type { IncomingMessage } from "node:http";
 import { createServer, type Server } from "node:https";
 import { finished } from "node:stream";
 import { nodeHTTPRequestHandler } from "@trpc/server/adapters/node-http";
@@ -75,7 +74,6 @@ export function createEdge({ backend, tls, log }: EdgeOptions): Edge {
     app.callback(),
   );
   server.maxConnections = CONNECTIONS_MAX;
-  server.on("clientError", refuse);
   return {
     listen: (port, address) => listen(server, port, address),
     present: (renewed) => server.setSecureContext({ ...renewed, minVersion: TLS_VERSION_MIN }),
@@ -226,19 +224,6 @@ async function listen(server: Server, port: number, host: string) {
   }
   const bound = server.address();
   return { host, port: bound !== null && typeof bound === "object" ? bound.port : port };
-}
-
-/** What is no HTTP, or comes too slowly or too large, gets a bare status and no log. */
-function refuse(error: NodeJS.ErrnoException, socket: IncomingMessage["socket"]): void {
-  const status =
-    error.code === "HPE_HEADER_OVERFLOW"
-      ? "431 Request Header Fields Too Large"
-      : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
-        ? "408 Request Timeout"
-        : "400 Bad Request";
-  if (socket.writable && error.code !== "ECONNRESET") {
-    socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
-  } else socket.destroy();
 }
 
 const RESET_CODES = [

@@ -388,7 +388,9 @@ test("wrong passwords are counted by name and address, and right ones are refuse
 });
 
 test("without word from the accounts for five seconds nobody is let in: 503, not 401", async (t) => {
-  const { ground, stranger } = await setUp(t);
+  const { ground, stranger, as } = await setUp(t);
+  const alice = await as("alice");
+  await ground.renewAccounts();
   ground.registers.isDown = true;
   const fresh = await ground.addEdge();
   const caller = new RestCaller(fresh.url, ground.ca);
@@ -399,6 +401,11 @@ test("without word from the accounts for five seconds nobody is let in: 503, not
   t.equal(reply.status, 503);
   t.equal(reply.headers["retry-after"], "1");
   t.equal(reply.json("remedy"), "retry");
+  t.equal((await alice.call("GET", "/v1/jobs")).status, 200, "what was confirmed a moment ago is still good");
+  const { now } = performance;
+  t.teardown(() => Object.assign(performance, { now }));
+  Object.assign(performance, { now: () => now.call(performance) + 6_000 });
+  t.equal((await alice.call("GET", "/v1/jobs")).status, 503);
   t.equal((await stranger.call("GET", "/healthz")).status, 200);
 });
 

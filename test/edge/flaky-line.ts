@@ -1,11 +1,10 @@
-/** A line to a server that can be cut, or lose one answer, as networks do. */
+/** A line to a server that can be cut, as networks do. */
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 
 export class FlakyLine {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  #losesNext = false;
 
   private constructor(target: number) {
     this.#server = createServer((near) => {
@@ -19,16 +18,8 @@ export class FlakyLine {
           far.destroy();
         });
       }
-      let isLosing = false;
-      near.on("data", (chunk) => {
-        isLosing = this.#losesNext;
-        this.#losesNext = false;
-        far.write(chunk);
-      });
-      far.on("data", (chunk) => {
-        if (isLosing) near.resetAndDestroy();
-        else near.write(chunk);
-      });
+      near.pipe(far);
+      far.pipe(near);
     });
   }
 
@@ -44,11 +35,6 @@ export class FlakyLine {
     const bound = this.#server.address();
     if (bound === null || typeof bound === "string") throw new Error("the line is closed");
     return `https://127.0.0.1:${bound.port}`;
-  }
-
-  /** The next request arrives; its connection breaks before the answer is back. */
-  loseNextAnswer(): void {
-    this.#losesNext = true;
   }
 
   /** All connections break, and no new one is made. */
