@@ -420,7 +420,7 @@ test("a queue of any length gives all pages in order, with a bounded head in mem
   const seed = Number(process.env.SEED ?? 11);
   t.comment(`SEED=${seed}`);
   const random = seededRandom(seed);
-  for (let run = 0; run < 30; run++) {
+  for (let run = 0; run < 60; run++) {
     const size = { jobId: JOB, host: "a.test", discovered: 0, pending: 0 };
     const queue = new HostQueue(JOB, size, false);
     const stored: ReturnType<typeof newPage>[] = [];
@@ -432,8 +432,8 @@ test("a queue of any length gives all pages in order, with a bounded head in mem
     const total = 200 + Math.floor(random() * 3_000);
     while (taken.length < total) {
       const fate = random();
-      if (seq < total && fate < 0.6) {
-        for (let n = 0; n < 50 && seq < total; n++) {
+      if (seq < total && fate < (seq < total / 2 ? 0.6 : 0.1)) {
+        for (let n = 0; n < 40 && seq < total; n++) {
           const entry = newPage(offered(String(seq), { priority: Math.floor(random() * 3) }), seq++);
           stored.push(entry);
           queue.push(entry, 0, random() < 0.9);
@@ -454,11 +454,15 @@ test("a queue of any length gives all pages in order, with a bounded head in mem
         );
         scan = undefined;
       } else {
-        const queued = queue.peek(0);
-        if (queued === undefined) continue;
-        queue.remove(queued);
-        stored.splice(stored.indexOf(queued.page), 1);
-        taken.push(queued.page.key);
+        for (let n = 0; n < 30; n++) {
+          const queued = queue.peek(0);
+          if (queued === undefined) break;
+          queue.remove(queued);
+          stored.splice(stored.indexOf(queued.page), 1);
+          taken.push(queued.page.key);
+        }
+        const isStuck = queue.length === 0 && !queue.wantsLoad && scan === undefined && stored.length > 0;
+        if (isStuck) return t.fail(`seed ${seed}: ${stored.length} pages are never read`);
       }
       if (queue.length > HEAD_LENGTH_MAX + 256)
         return t.fail(`seed ${seed}: ${queue.length} pages in memory`);
