@@ -69,7 +69,6 @@ export function createEdge({ backend, tls, log }: EdgeOptions): Edge {
       requestTimeout: REQUEST_MS_MAX,
       keepAliveTimeout: KEEP_ALIVE_MS,
       connectionsCheckingInterval: CHECK_MS,
-      maxHeaderSize: 32 * KIB,
     },
     app.callback(),
   );
@@ -120,8 +119,6 @@ const problems: Middleware<RequestState> = async (ctx, next) => {
     await next();
     if (ctx.respond !== false && ctx.body === undefined) throwUnanswered(ctx);
   } catch (error) {
-    // A body that ended early: nobody is there to be told.
-    if (isReset(error)) return;
     const problem = problemOf(error, requestId);
     if (problem === undefined) ctx.state.onFailure(error);
     sendProblem(ctx, problem ?? defectProblem(requestId));
@@ -235,8 +232,5 @@ const RESET_CODES = [
 ];
 
 function isReset(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  const code = "code" in error ? String(error.code) : "";
-  const type = "type" in error ? String(error.type) : "";
-  return RESET_CODES.includes(code) || type === "request.aborted";
+  return error instanceof Error && "code" in error && RESET_CODES.includes(String(error.code));
 }
