@@ -34,7 +34,8 @@ export class HostQueue {
   #end: Place | undefined;
   #more: boolean;
   #isLoading = false;
-  #missedWhileLoading = false;
+  // The first place at which a page came while the store was being read: it may or may not be in what was read.
+  #missedAt: Place | undefined;
   #shortenedWhileLoading = false;
 
   /** @param more the store holds due pages of it. */
@@ -62,7 +63,8 @@ export class HostQueue {
     const isInside = this.#end !== undefined && isBefore(page, this.#end);
     if (!isInside && (this.#more || (!keep && this.#head.length >= HEAD_LENGTH_LOW))) {
       this.#more = true;
-      if (this.#isLoading) this.#missedWhileLoading = true;
+      const isFirst = this.#missedAt === undefined || isBefore(page, this.#missedAt);
+      if (this.#isLoading && isFirst) this.#missedAt = { priority: page.priority, seq: page.seq };
       return;
     }
     this.#insert({ page, readyAtMs });
@@ -97,7 +99,7 @@ export class HostQueue {
 
   loading(): void {
     this.#isLoading = true;
-    this.#missedWhileLoading = false;
+    this.#missedAt = undefined;
     this.#shortenedWhileLoading = false;
   }
 
@@ -106,13 +108,18 @@ export class HostQueue {
     this.#isLoading = false;
     // What was read begins behind an end that is not ours any more: there would be a gap.
     if (this.#shortenedWhileLoading) return;
+    this.#more = more;
     for (const queued of pages) {
+      if (this.#missedAt !== undefined && !isBefore(queued.page, this.#missedAt)) {
+        // Read on from here next time, lest the end passes a page that is not in memory.
+        this.#more = true;
+        return;
+      }
       if (this.#end !== undefined && !isBefore(this.#end, queued.page)) continue;
       this.#head.push(queued);
       this.#end = { priority: queued.page.priority, seq: queued.page.seq };
     }
-    // A page that came while we read may or may not be among these: read on to be sure.
-    this.#more = more || this.#missedWhileLoading;
+    if (this.#missedAt !== undefined) this.#more = true;
   }
 
   #insert(queued: QueuedPage): void {
