@@ -40,10 +40,12 @@ export { ClusterError } from "../errors.ts";
 export type { Failure, Job, JobSpecInput, JobStats, JobStatus, Result } from "../job/job-spec.ts";
 
 export interface ClientOptions extends Credentials {
-  /** Edges, `https://host:port`; more are learned from the cluster. */
+  /** Edges, `https://host:port`; the first one is asked first. More are learned from the cluster. */
   readonly servers: readonly string[];
   /** PEM of the cluster's root certificate; the system's authorities when left out. */
   readonly ca?: string | undefined;
+  /** False: asks only `servers`, for clients that can't reach the addresses that members tell; true when left out. */
+  readonly learnServers?: boolean | undefined;
   /** For one call with all its repeats; 30 s when left out. */
   readonly timeoutMs?: number | undefined;
 }
@@ -147,6 +149,7 @@ export class Client {
   constructor(options: ClientOptions) {
     this.#servers = new ServerList(options.servers);
     this.#timeoutMs = options.timeoutMs ?? CALL_MS_MAX;
+    if (options.learnServers === false) this.#learnAtMs = Infinity;
     const open = { withoutSignIn: true } as const;
     this.#signIn = new SignIn(options, {
       token: (credentials) => this.#call((to, rest) => to.auth.token.mutate(credentials, rest), open),

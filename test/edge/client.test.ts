@@ -171,6 +171,18 @@ test("more servers are learned from the cluster, and outlive those that were nam
   t.equal(admin.server, b.url);
 });
 
+test("a client that is told to stay with its servers learns no others", async (t) => {
+  const { ground, a, b, client } = await setUp(t);
+  ground.nodes.push(nodeAt(b.url));
+  const admin = client({ username: "admin", password: PASSWORD, servers: [a.url], learnServers: false });
+
+  await admin.jobs.list();
+  await admin.cluster.nodes();
+  await admin.close();
+
+  t.same(admin.servers, [a.url]);
+});
+
 test("a session that ended is replaced by a new one without a word", async (t) => {
   const { ground, client } = await setUp(t);
   const alice = client();
