@@ -44,11 +44,12 @@ export interface Registers {
   ): Promise<CrawlReply>;
 }
 
-/** Hints kept, at most; one per partition. */
 const RETRY_MS_MIN = 15;
 const RETRY_MS_MAX = 250;
 /** One silent member must not use up the whole deadline. */
-const ATTEMPT_MS_MAX = 1_500;
+const OPERATION_ATTEMPT_MS_MAX = 1_500;
+/** Offers and reports wait for others in their turn before they are answered. */
+const CRAWL_ATTEMPT_MS_MAX = 4_000;
 
 export interface LeaderRoutes {
   readonly self: Member;
@@ -100,6 +101,7 @@ export class RoutedRegisters implements Registers {
     const repeatable =
       operation.kind !== "batch" || options.repeatable === true || operation.requestId !== undefined;
     return this.#atLeader(partition, options.timeoutMs, repeatable, {
+      attemptMsMax: OPERATION_ATTEMPT_MS_MAX,
       here: () => this.#routes.replicas.operate(partition, operation),
       there: (to, timeoutMs) => this.#routes.callOperate(to, { partition, operation }, timeoutMs),
     });
@@ -111,6 +113,7 @@ export class RoutedRegisters implements Registers {
     options: { readonly timeoutMs?: number } = {},
   ): Promise<CrawlReply> {
     return this.#atLeader(partition, options.timeoutMs, true, {
+      attemptMsMax: CRAWL_ATTEMPT_MS_MAX,
       here: () => this.#routes.crawlLocally(request),
       there: (to, timeoutMs) => this.#routes.callCrawl(to, request, timeoutMs),
     });
@@ -127,7 +130,11 @@ export class RoutedRegisters implements Registers {
     partition: number,
     timeoutMs: number | undefined,
     repeatable: boolean,
-    ask: { here: () => Promise<T>; there: (to: PeerRef, timeoutMs: number) => Promise<T> },
+    ask: {
+      attemptMsMax: number;
+      here: () => Promise<T>;
+      there: (to: PeerRef, timeoutMs: number) => Promise<T>;
+    },
   ): Promise<T> {
     if (this.#isStopped) return Promise.reject(stopping());
     return new Promise<T>((resolve, reject) => {
@@ -142,7 +149,11 @@ export class RoutedRegisters implements Registers {
     partition: number,
     timeoutMs: number = this.#routes.requestTimeoutMs,
     repeatable: boolean,
-    ask: { here: () => Promise<T>; there: (to: PeerRef, timeoutMs: number) => Promise<T> },
+    ask: {
+      attemptMsMax: number;
+      here: () => Promise<T>;
+      there: (to: PeerRef, timeoutMs: number) => Promise<T>;
+    },
   ): Promise<T> {
     const { self, replicas, ring } = this.#routes;
     const deadline = performance.now() + timeoutMs;
@@ -172,7 +183,7 @@ export class RoutedRegisters implements Registers {
           return answer;
         } else {
           const member = ring.member(target)!;
-          const attemptMs = repeatable ? Math.min(remainingMs, ATTEMPT_MS_MAX) : remainingMs;
+          const attemptMs = repeatable ? Math.min(remainingMs, ask.attemptMsMax) : remainingMs;
           const answer = await ask.there({ nodeId: member.nodeId, address: member.address }, attemptMs);
           this.#leaders.set(partition, target);
           return answer;
