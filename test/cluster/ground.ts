@@ -1,0 +1,160 @@
+/**
+ * Five real servers for one test file, and what its tests ask of them: conditions
+ * with deadlines instead of pauses, load that never stops, everything taken down
+ * also when a test fails.
+ */
+import { once } from "node:events";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { connect } from "node:net";
+import { availableParallelism, loadavg, tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import type { Test } from "tap";
+import type { Failure, Job } from "../../src/job/job-spec.ts";
+import { type Client, createClient } from "../../src/sdk/client.ts";
+import { type Cluster, type ServerProcess, startCluster } from "../fixture/cluster.ts";
+
+const LOOK_MS = 50;
+const SETTLE_MS_MAX = 60_000;
+
+export type Five = readonly [ServerProcess, ServerProcess, ServerProcess, ServerProcess, ServerProcess];
+
+export interface Ground {
+  readonly cluster: Cluster;
+  readonly servers: Five;
+  readonly directory: string;
+  /** Asks these servers, the first one first. Closed with the ground. */
+  client(...servers: readonly ServerProcess[]): Client;
+}
+
+/**
+ * Resolves when each partition has its five copies: until then fewer servers may
+ * die than promised. When a test of `t` fails, data and logs are left for a look.
+ */
+export async function startGround(t: Test, flags: readonly string[] = []): Promise<Ground> {
+  const directory = await mkdtemp(join(tmpdir(), "orbweaver-cluster-"));
+  const clients: Client[] = [];
+  let cluster: Cluster | undefined;
+  t.teardown(async () => {
+    await Promise.allSettled(clients.map((client) => client.close()));
+    await cluster?.stop();
+    if (t.passing()) await rm(directory, { recursive: true, force: true });
+    else t.comment(`data and logs of the servers are left in ${directory}`);
+  });
+  cluster = await startCluster({
+    nodes: 5,
+    dataDirectory: directory,
+    allowAddresses: ["127.0.0.0/8"],
+    flags: ["--scrape-threads", "1", ...flags],
+  });
+  const { admin, ca, servers } = cluster;
+  const client = (...asked: readonly ServerProcess[]) => {
+    const made = createClient({ servers: asked.map((server) => server.edge), ...admin, ca });
+    clients.push(made);
+    return made;
+  };
+  const ground = { cluster, directory, client, servers: servers as readonly ServerProcess[] as Five };
+  await allServed(client(...servers), 5);
+  return ground;
+}
+
+/** Waits until each partition has a leader and at least so many members. */
+export function allServed(client: Client, membersMin: number): Promise<unknown> {
+  return until(`all partitions are led, by groups of ${membersMin}`, SETTLE_MS_MAX, async () => {
+    const partitions = await client.cluster.partitions();
+    return partitions.every(({ leader, members }) => leader !== null && members.length >= membersMin);
+  });
+}
+
+/**
+ * By how much longer than on a machine of its own something may take here: a
+ * limit says what the servers may need, not what else the machine has to do.
+ */
+export function slowness(): number {
+  // Five servers and a test keep twice as many busy as there are, by themselves.
+  return Math.max(1, loadavg()[0]! / (2 * availableParallelism()));
+}
+
+/**
+ * The first truthy answer of `ask`. An `ask` that throws ends the wait.
+ *
+ * @param deadlineMs on a machine that has nothing else to do.
+ * @throws {Error} none by then.
+ */
+export async function until<T>(
+  what: string,
+  deadlineMs: number,
+  ask: () => Promise<T | false | undefined> | T | false | undefined,
+): Promise<T> {
+  const startedMs = performance.now();
+  for (;;) {
+    const answer = await ask();
+    if (answer !== false && answer !== undefined) return answer;
+    if (performance.now() > startedMs + deadlineMs * slowness()) {
+      throw new Error(`not within ${Math.round(performance.now() - startedMs)} ms: ${what}`);
+    }
+    await pause(LOOK_MS);
+  }
+}
+
+/** Waits until the job is over. */
+export function untilOver(client: Client, jobId: string, deadlineMs: number): Promise<Job> {
+  return until(`job ${jobId} is over`, deadlineMs, async () => {
+    const job = await client.jobs.get(jobId);
+    return job.finishedAt !== null && job;
+  });
+}
+
+/** Waits until somebody listens there. @param address `host:port` */
+export function untilListening(address: string, deadlineMs: number): Promise<unknown> {
+  const { hostname, port } = new URL(`https://${address}`);
+  return until(`${address} listens`, deadlineMs, async () => {
+    const socket = connect(Number(port), hostname);
+    try {
+      await once(socket, "connect");
+      return true;
+    } catch {
+      return false;
+    } finally {
+      socket.destroy();
+    }
+  });
+}
+
+export async function allFailures(client: Client, jobId: string): Promise<Failure[]> {
+  const failures: Failure[] = [];
+  let cursor: string | undefined;
+  for (;;) {
+    const page = await client.jobs.failures(jobId, { limit: 1000, cursor });
+    failures.push(...page.items);
+    if (page.nextCursor === null || page.items.length === 0) return failures;
+    cursor = page.nextCursor;
+  }
+}
+
+export async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const list: T[] = [];
+  for await (const item of items) list.push(item);
+  return list;
+}
+
+export interface LogLine {
+  readonly event: string;
+  readonly level: string;
+  readonly [field: string]: unknown;
+}
+
+/** What the server logged in all its lives; lines that are no JSON, such as a last word, come as events. */
+export async function logOf(server: ServerProcess): Promise<LogLine[]> {
+  const text = await readFile(server.logFile, "utf8");
+  return text
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => {
+      try {
+        return JSON.parse(line) as LogLine;
+      } catch {
+        return { event: line, level: "text" };
+      }
+    });
+}
