@@ -78,6 +78,7 @@ export class AddressBook {
 
   /** Whether this start of the node has left. */
   hasLeft(nodeId: NodeId, incarnation: number): boolean {
+    if (this.#left.size === 0) return false;
     const left = this.#left.get(nodeId);
     return left !== undefined && left >= incarnation;
   }

@@ -155,10 +155,11 @@ export class FailureDetector {
   }
 
   /** Any message is a sign of life. */
-  heard(nodeId: NodeId, nowMs: number): void {
+  heard(nodeId: NodeId, nowMs: number, load?: number): void {
     const peer = this.#peers.get(nodeId);
     if (peer === undefined) return;
     peer.spokeMs = nowMs;
+    if (load !== undefined) peer.load = load;
     this.#lives(peer, nowMs);
   }
 
@@ -181,11 +182,6 @@ export class FailureDetector {
   told(nodeId: NodeId, nowMs: number): void {
     const peer = this.#peers.get(nodeId);
     if (peer !== undefined) peer.toldMs = nowMs;
-  }
-
-  loaded(nodeId: NodeId, load: number): void {
-    const peer = this.#peers.get(nodeId);
-    if (peer !== undefined) peer.load = load;
   }
 
   renew(member: Member): void {

@@ -100,7 +100,7 @@ export class Ring {
     for (const { seenMs, ...member } of options.contacts) this.#book.learn(member, seenMs);
     this.#fingers = new FingerTable(self.nodeId);
     this.#reservations = new Reservations(self.nodeId);
-    this.#requests = new Requests(Math.floor(random() * 2 ** 48), (to, message) => this.#send(to, message));
+    this.#requests = new Requests(Math.floor(random() * 2 ** 30), (to, message) => this.#send(to, message));
     this.#detector = new FailureDetector({
       self: self.nodeId,
       suspectAfterMs: settings.suspectAfterMs,
@@ -257,7 +257,8 @@ export class Ring {
   step(from: Sender, message: RingMessage, nowMs: number): RingEffect[] {
     this.#observe(nowMs);
     if (from.nodeId === this.self.nodeId || !this.#admit(from)) return this.#taken();
-    this.#detector.heard(from.nodeId, nowMs);
+    if (message.kind === "ping" || message.kind === "pong") this.#vitals(from, message);
+    else this.#detector.heard(from.nodeId, nowMs);
     this.#receive(from, message);
     return this.#taken();
   }
@@ -374,7 +375,6 @@ export class Ring {
   #receive(from: Sender, message: RingMessage): void {
     switch (message.kind) {
       case "ping":
-        this.#vitals(from, message.load, message.zone);
         this.#detector.told(from.nodeId, this.#nowMs);
         this.#send(from, {
           kind: "pong",
@@ -385,9 +385,6 @@ export class Ring {
         });
         return;
       case "pong":
-        this.#vitals(from, message.load, message.zone);
-        this.#requests.answered(from.nodeId, message, this.#nowMs);
-        return;
       case "opinion":
       case "neighbourhood":
       case "reserved":
@@ -497,10 +494,11 @@ export class Ring {
     return known;
   }
 
-  #vitals(from: Sender, load: number, zone: string): void {
-    this.#detector.loaded(from.nodeId, load);
+  #vitals(from: Sender, { load, zone }: { readonly load: number; readonly zone: string }): void {
+    this.#detector.heard(from.nodeId, this.#nowMs, load);
+    if (zone === "") return;
     const known = this.#book.get(from.nodeId);
-    if (known !== undefined && known.zone === "" && zone !== "") this.#learn({ ...known, zone });
+    if (known !== undefined && known.zone === "") this.#learn({ ...known, zone });
   }
 
   #enter(candidates: readonly Member[]): void {

@@ -177,9 +177,9 @@ test("what changed in a digest is told to all watched at the next tick, and four
 
 test("an idle ring of five sends at most 30 messages per node and second", async () => {
   const simulator = settled(5);
-  simulator.counts.messages = 0;
+  simulator.traffic.clear();
   simulator.run(10_000);
-  const perNode = simulator.counts.messages / 5 / 10;
+  const perNode = simulator.traffic.messages / 5 / 10;
   assert.ok(perNode >= 16 && perNode <= 30, `${perNode}`);
 });
 

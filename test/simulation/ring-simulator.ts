@@ -12,10 +12,9 @@ import type { ContactRecord, Member, Sender } from "../../src/ring/member.ts";
 import type { RingMessage } from "../../src/ring/message.ts";
 import { Ring, type RingEffect } from "../../src/ring/ring.ts";
 import { randomFrom } from "./random.ts";
+import { RingTraffic } from "./ring-traffic.ts";
 
 const TICK_MS = 50;
-/** One message in so many is measured. */
-const BYTES_SAMPLE = 64;
 
 export interface Network {
   delayMsMin: number;
@@ -35,6 +34,8 @@ export interface SimulatedNode {
   pausedUntilMs: number;
   /** When others first saw it as a member. */
   joinedMs: number | undefined;
+  /** When it crashed, or said goodbye. */
+  diedMs: number | undefined;
   /** For the rule that a predecessor never moves back past a live one. */
   predecessor: Member | undefined;
 }
@@ -60,9 +61,15 @@ export class RingSimulator {
   readonly suspicions: { readonly by: NodeId; readonly of: NodeId; readonly ms: number }[] = [];
   /** What must never happen. */
   readonly violations: string[] = [];
-  readonly counts = { messages: 0, sampled: 0, bytes: 0 };
+  readonly traffic = new RingTraffic();
   nowMs = 0;
-  readonly #successors: number;
+  /** Called after each event that changed what some node knows, or which nodes there are. */
+  onChange: (() => void) | undefined;
+  /** While set, it answers at once in the place of every receiver. */
+  oracle: ((to: NodeId, message: RingMessage) => RingMessage | undefined) | undefined;
+  readonly #ringClass: typeof Ring;
+  /** Length of the successor lists, L. */
+  readonly successors: number;
   readonly #contactsMax: number;
   readonly #suspectAfterMs: number;
   readonly #events = new Map<number, (() => void)[]>();
@@ -79,9 +86,12 @@ export class RingSimulator {
     contactsMax?: number;
     suspectAfterMs?: number;
     network?: Partial<Network>;
+    /** Another one than the servers', broken on purpose. */
+    ringClass?: typeof Ring;
   }) {
+    this.#ringClass = options.ringClass ?? Ring;
     this.random = randomFrom(options.seed);
-    this.#successors = options.successors ?? 8;
+    this.successors = options.successors ?? 8;
     this.#contactsMax = options.contactsMax ?? 64;
     this.#suspectAfterMs = options.suspectAfterMs ?? 1200;
     Object.assign(this.network, options.network);
@@ -137,7 +147,10 @@ export class RingSimulator {
   }
 
   crash(nodeId: NodeId): void {
-    this.node(nodeId).isUp = false;
+    const node = this.node(nodeId);
+    node.isUp = false;
+    node.diedMs = this.nowMs;
+    this.onChange?.();
   }
 
   /** With the address book it had, a greater incarnation, and nothing else. */
@@ -155,10 +168,27 @@ export class RingSimulator {
     this.at(this.nowMs + 100, () => {
       node.isUp = false;
     });
+    node.diedMs = this.nowMs;
+    this.onChange?.();
   }
 
   pause(nodeId: NodeId, ms: number): void {
     this.node(nodeId).pausedUntilMs = this.nowMs + Math.round(ms);
+  }
+
+  /** Lets `to` hear `message` from `from` now, whatever the network is like. */
+  tell(from: Sender, to: NodeId, message: RingMessage): void {
+    const node = this.node(to);
+    this.#perform(node, node.ring.step(from, message, this.nowMs));
+  }
+
+  isPaused(node: SimulatedNode): boolean {
+    return node.pausedUntilMs > this.nowMs;
+  }
+
+  /** Whether messages pass in both directions. */
+  isConnected(a: NodeId, b: NodeId): boolean {
+    return a === b || !(this.#isCut(a, b) || this.#isCut(b, a));
   }
 
   /** One direction only. */
@@ -246,7 +276,7 @@ export class RingSimulator {
       if (ring.predecessor?.nodeId !== predecessor) {
         return `${name} has predecessor ${ring.predecessor?.nodeId.slice(0, 6)}, not ${predecessor?.slice(0, 6)}`;
       }
-      const length = Math.min(this.#successors, order.length - 1);
+      const length = Math.min(this.successors, order.length - 1);
       for (let k = 0; k < Math.max(length, ring.successors.length); k++) {
         const expected = k < length ? order[(i + 1 + k) % order.length] : undefined;
         if (ring.successors[k]?.nodeId !== expected) {
@@ -300,10 +330,10 @@ export class RingSimulator {
     const node: SimulatedNode = {
       member,
       sender: member,
-      ring: new Ring({
+      ring: new this.#ringClass({
         self: member,
         settings: {
-          successors: this.#successors,
+          successors: this.successors,
           suspectAfterMs: this.#suspectAfterMs,
           contactsMax: this.#contactsMax,
         },
@@ -314,6 +344,7 @@ export class RingSimulator {
       isUp: true,
       pausedUntilMs: 0,
       joinedMs: undefined,
+      diedMs: undefined,
       predecessor: undefined,
     };
     const before = this.nodes.get(nodeId);
@@ -334,6 +365,7 @@ export class RingSimulator {
   }
 
   #perform(node: SimulatedNode, effects: readonly RingEffect[]): void {
+    let isChanged = false;
     for (const effect of effects) {
       switch (effect.kind) {
         case "send":
@@ -344,8 +376,10 @@ export class RingSimulator {
           break;
         case "joined":
           node.joinedMs = this.nowMs;
+          isChanged = true;
           break;
         case "changed":
+          isChanged = true;
           this.#checkPredecessor(node);
           break;
         case "found":
@@ -365,6 +399,7 @@ export class RingSimulator {
           break;
       }
     }
+    if (isChanged) this.onChange?.();
   }
 
   #settle<T>(waiting: Map<number, (result: T) => void>, request: number, result: T): void {
@@ -374,9 +409,13 @@ export class RingSimulator {
   }
 
   #send(from: SimulatedNode, to: NodeId, message: RingMessage): void {
-    if (++this.counts.messages % BYTES_SAMPLE === 0) {
-      this.counts.sampled++;
-      this.counts.bytes += JSON.stringify(message).length;
+    this.traffic.sent(message);
+    if (this.oracle !== undefined) {
+      const answer = this.oracle(to, message);
+      if (answer !== undefined) {
+        this.at(this.nowMs + 2, () => this.tell(this.node(to).sender, from.member.nodeId, answer));
+      }
+      return;
     }
     const { lossRatio, duplicateRatio } = this.network;
     if (this.#isCut(from.member.nodeId, to)) return;
