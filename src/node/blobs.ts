@@ -28,6 +28,8 @@ export interface Blobs {
   put(jobId: string, bytes: Uint8Array): Promise<string>;
   /** @throws {NotFoundError} no member has it. @throws {UnavailableError} some could not be asked. */
   get(jobId: string, sha256: string): Promise<Uint8Array>;
+  /** Deletes all copies of the job's blobs on the members that answer. */
+  drop(jobId: string): Promise<void>;
 }
 
 export interface BlobPorts {
@@ -35,8 +37,10 @@ export interface BlobPorts {
   readonly partitionCount: number;
   readonly replicationFactor: number;
   readonly log: Log;
-  /** The file's name for a blob: a keyed hash, so that it tells nothing. */
+  /** The file's name for a blob: keyed hashes, so that it tells nothing; it ends with the job's. */
   fileName(name: BlobName): string;
+  /** What the file names of all blobs of the job end with. */
+  fileNameEnd(jobId: string): string;
   readonly files: {
     put(name: string, bytes: Uint8Array): Promise<void>;
     get(name: string): Promise<Uint8Array | undefined>;
@@ -48,11 +52,13 @@ export interface BlobPorts {
     member(nodeId: NodeId): Member | undefined;
     isSuspected(nodeId: NodeId): boolean;
     successorsOf(point: ReturnType<typeof positionOf>, count: number): Promise<{ members: Member[] }>;
+    members(): Member[];
   };
   members(partition: number): NodeId[] | undefined;
   callPut(to: PeerRef, blob: BlobName & { bytes: Uint8Array }): Promise<void>;
   callGet(to: PeerRef, name: BlobName): Promise<Uint8Array | undefined>;
   callHas(to: PeerRef, name: BlobName): Promise<boolean>;
+  callDrop(to: PeerRef, jobId: string): Promise<void>;
 }
 
 const HEAD_BYTES = 32 + 64;
@@ -108,6 +114,25 @@ export class ReplicatedBlobs implements Blobs {
     if (silent > 0)
       throw new UnavailableError(`${silent} servers that may hold the blob did not answer; try again`);
     throw new NotFoundError("there is no such blob");
+  }
+
+  async drop(jobId: string): Promise<void> {
+    const { ring, self, log } = this.#ports;
+    await this.dropLocally(jobId);
+    for (const member of ring.members()) {
+      if (member.nodeId === self.nodeId || ring.isSuspected(member.nodeId)) continue;
+      try {
+        await this.#ports.callDrop({ nodeId: member.nodeId, address: member.address }, jobId);
+      } catch (error) {
+        log.warn("a deleted job's blobs may remain", { job: jobId, at: member.nodeId, error });
+      }
+    }
+  }
+
+  async dropLocally(jobId: string): Promise<void> {
+    const { files } = this.#ports;
+    const end = this.#ports.fileNameEnd(jobId);
+    for await (const file of files.list()) if (file.endsWith(end)) await files.delete(file);
   }
 
   /** For a peer that places a copy here. Refuses content that its name does not fit. */

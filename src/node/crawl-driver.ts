@@ -104,6 +104,7 @@ export class CrawlDriver {
       askHost: ask,
       countAll: (jobId, partitions) => this.#countAll(jobId, partitions),
       operateAt: (partition, operation) => registers.operate(partition, operation, { repeatable: true }),
+      dropBlobs: async (jobId) => options.blobs?.drop(jobId),
       dropped: (partition, error) => this.#dropped(partition, error),
     });
     this.#watch = new JobWatch({

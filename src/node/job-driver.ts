@@ -31,6 +31,7 @@ export interface JobDriverPorts {
   askHost(partition: number, request: CrawlRequest): Promise<CrawlReply>;
   /** What the leaders of these partitions have counted; rejects when one does not answer. */
   countAll(jobId: string, partitions: readonly number[]): Promise<Map<number, Counts | null>>;
+  dropBlobs(jobId: string): Promise<void>;
   operateAt(partition: number, operation: Operation): Promise<Outcome>;
   /** A leader ended by itself: the partition is to be taken up anew, if it is still led. */
   dropped(partition: number, error: unknown): void;
@@ -180,6 +181,7 @@ export class JobDriver {
       askHost: (host, request) => this.#ports.askHost(host, request),
       countAll: (partitions) => this.#ports.countAll(record.jobId, partitions),
       operateAt: (other, operation) => this.#ports.operateAt(other, operation),
+      dropBlobs: () => this.#ports.dropBlobs(record.jobId),
       finished: () => {
         leader.end();
         if (led.jobs.get(record.jobId) === leader) led.jobs.delete(record.jobId);

@@ -33,6 +33,8 @@ export interface JobLeaderPorts {
   countAll(partitions: readonly number[]): Promise<Map<number, Counts | null>>;
   /** At another partition's leader. */
   operateAt(partition: number, operation: Operation): Promise<Outcome>;
+  /** Deletes the job's blobs wherever they are. */
+  dropBlobs(): Promise<void>;
   /** Nothing more to lead: the job is over and counted, or deleted. */
   finished(): void;
   /** A write failed: all of this partition must be read anew. */
@@ -618,6 +620,7 @@ export class JobLeader {
         this.#dirtyAccounts.add(partition);
         await this.#save();
       }
+      await this.#ports.dropBlobs();
       const own = await this.#ports.operate({ kind: "scan", prefix: layout.seeds(this.jobId), limit: 1024 });
       const changes: Change[] =
         own.kind === "scanned" ? own.entries.map(({ key }) => ({ kind: "delete", key })) : [];

@@ -148,6 +148,7 @@ export type Procedures = {
   putBlob: { input: BlobName & { bytes: Uint8Array }; output: null };
   getBlob: { input: BlobName; output: Uint8Array | null };
   hasBlob: { input: BlobName; output: boolean };
+  dropBlobs: { input: Pick<BlobName, "jobId">; output: null };
   status: { input: { partitions: boolean }; output: NodeStatus };
   /** By a certificate of role `join` only: the sender's name is the token's id. */
   join: { input: JoinRequest; output: JoinAnswer };
@@ -165,6 +166,7 @@ export const peerSchemas: PeerSchemas<Messages, Procedures> = {
     putBlob: { input: blobNameSchema.extend({ bytes: bytes(BLOB_BYTES_MAX) }), output: z.null() },
     getBlob: { input: blobNameSchema, output: bytes(BLOB_BYTES_MAX).nullable() },
     hasBlob: { input: blobNameSchema, output: z.boolean() },
+    dropBlobs: { input: blobNameSchema.pick({ jobId: true }), output: z.null() },
     status: { input: z.object({ partitions: z.boolean() }), output: nodeStatusSchema },
     join: { input: joinRequestSchema, output: joinAnswerSchema },
   },

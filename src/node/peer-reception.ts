@@ -106,6 +106,10 @@ function answersOf(parts: ReceivingParts): Answers {
     },
     getBlob: async (_, name) => (await blobs.getLocally(name)) ?? null,
     hasBlob: (_, name) => blobs.hasLocally(name),
+    dropBlobs: async (_, { jobId }) => {
+      await blobs.dropLocally(jobId);
+      return null;
+    },
     status: async (_, options) => parts.status(options),
     // The certificate that this comes with is the token's.
     join: (from, request) => admission.admit(from.nodeId, request),

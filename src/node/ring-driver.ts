@@ -17,8 +17,6 @@ const CONTACTS_MAX = 1024;
 const CONTACTS_MS = 1000;
 /** A restarted server that finds no member within this time stands alone; rings merge later. */
 const ALONE_AFTER_MS = 3000;
-const LOOKUP_ATTEMPTS = 3;
-const LOOKUP_PAUSE_MS = 200;
 
 interface Waiting<T> {
   resolve(value: T): void;
@@ -180,7 +178,7 @@ export class RingDriver extends EventEmitter<RingEvents> {
   /**
    * The same, asking others when needed. `hops`: messages that lay on the way; `path`: who answered.
    *
-   * @throws {UnavailableError} no owner of `point` answered.
+   * @throws {UnavailableError} no owner of `point` answered within 4 s.
    */
   async successorsOf(
     point: Identifier,
@@ -270,18 +268,7 @@ export class RingDriver extends EventEmitter<RingEvents> {
     }
   }
 
-  async #lookup(point: NodeId): Promise<Found> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await this.#lookupOnce(point);
-      } catch (error) {
-        if (attempt >= LOOKUP_ATTEMPTS || this.#isStopped) throw error;
-        await new Promise((resolve) => setTimeout(resolve, LOOKUP_PAUSE_MS));
-      }
-    }
-  }
-
-  #lookupOnce(point: NodeId): Promise<Found> {
+  #lookup(point: NodeId): Promise<Found> {
     return new Promise((resolve, reject) => {
       const request = this.#nextRequest++;
       this.#lookups.set(request, { resolve, reject });

@@ -27,6 +27,7 @@ export interface PoolLike {
 export interface BlobsLike {
   put(jobId: string, bytes: Uint8Array): Promise<string>;
   get(jobId: string, sha256: string): Promise<Uint8Array>;
+  drop(jobId: string): Promise<void>;
 }
 
 /** Larger contents are blobs. */

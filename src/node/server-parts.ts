@@ -130,13 +130,14 @@ export async function setUpParts(
     callCrawl: (to, request, timeoutMs) => transport.call(to, "crawl", request, { timeoutMs }),
     crawlLocally: (request) => crawl.request("self", request),
   });
+  const blobHash = (text: string) => Buffer.from(naming.name(BLOB_NAMESPACE, text), "latin1").toString("hex");
   const blobs = new ReplicatedBlobs({
     self,
     partitionCount,
     replicationFactor,
     log,
-    fileName: ({ jobId, sha256 }) =>
-      Buffer.from(naming.name(BLOB_NAMESPACE, `${jobId}/${sha256}`), "latin1").toString("hex"),
+    fileName: ({ jobId, sha256 }) => blobHash(`${jobId}/${sha256}`) + blobHash(jobId),
+    fileNameEnd: blobHash,
     files: new BlobFiles({ blobs: directory.blobsPath, temporary: directory.temporaryPath }, cipher),
     ring,
     members: (partition) => replicas.members(partition),
@@ -146,6 +147,9 @@ export async function setUpParts(
     callGet: async (to, name) =>
       (await transport.call(to, "getBlob", name, { timeoutMs: BLOB_CALL_MS })) ?? undefined,
     callHas: (to, name) => transport.call(to, "hasBlob", name, { timeoutMs: BLOB_CALL_MS }),
+    callDrop: async (to, jobId) => {
+      await transport.call(to, "dropBlobs", { jobId }, { timeoutMs: BLOB_CALL_MS });
+    },
   });
   const repair = new BlobRepair({ repair: (signal) => blobs.repair(signal), log });
   closing.defer(() => repair.stop());

@@ -500,8 +500,8 @@ test("a host's pace and its Retry-After outlive the server that kept them", asyn
   t.ok(gaps[refused]! >= 8_000 || gaps[refused + 1]! >= 7_000, `gaps ${gaps.join(" ")}`);
 });
 
-test("contents over 64 KiB are blobs and read back whole", async (t) => {
-  const { site, cluster, wait, finish, allResults } = world({ nodes: 2 });
+test("contents over 64 KiB are blobs, read back whole, and go with their job", async (t) => {
+  const { site, cluster, time, wait, finish, allResults } = world({ nodes: 2 });
   const kept = new Map<string, Uint8Array>();
   cluster.blobs = {
     put: async (jobId, bytes) => {
@@ -510,6 +510,9 @@ test("contents over 64 KiB are blobs and read back whole", async (t) => {
       return sha256;
     },
     get: async (jobId, sha256) => kept.get(`${jobId}/${sha256}`)!,
+    drop: async (jobId) => {
+      for (const name of kept.keys()) if (name.startsWith(jobId)) kept.delete(name);
+    },
   };
   for (const n of [0, 1]) {
     cluster.crash(cluster.nodes[n]!, () => 1e9);
@@ -527,4 +530,8 @@ test("contents over 64 KiB are blobs and read back whole", async (t) => {
   const texts = (await allResults(job.id)).map((result) => result.text?.length);
   t.same(texts.sort(), [1, 100_000]);
   t.equal(kept.size, 1);
+
+  await wait(cluster.alive[0]!.jobs.remove(job.id));
+  await time.run(() => kept.size === 0, 60_000);
+  t.equal(kept.size, 0);
 });
