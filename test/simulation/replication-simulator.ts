@@ -42,6 +42,9 @@ const TARGETS: readonly Body["kind"][] = [
   "forget",
 ];
 
+/** `node`: preferably one that matters; `held`: all that hold a copy. */
+type Strike = readonly [weight: number, deed: (node: SimulatedNode, held: readonly SimulatedNode[]) => void];
+
 export interface SimulationResult {
   readonly seed: number;
   readonly problems: readonly string[];
@@ -78,7 +81,6 @@ export class ReplicationSimulator implements NodeWorld {
   readonly #cuts = new Set<string>();
   readonly #slowDisks = new Set<SimulatedNode>();
   readonly #syncing = new Set<SimulatedNode>();
-  /** Writes of which the node wants to hear. */
   #nowMs = 0;
   #order = 0;
   #events = 0;
@@ -92,7 +94,10 @@ export class ReplicationSimulator implements NodeWorld {
     readonly deeds: readonly Deed[];
     readonly ratio: number;
   };
-  #crashOnPromiseRatio: number;
+  readonly #crashOnPromiseRatio: number;
+  readonly #diskMs: number;
+  readonly #strikeMs: number;
+  readonly #strikes: readonly Strike[];
   #trace: ((line: string) => void) | undefined;
 
   constructor(seed: number, options: { faultyMs?: number; trace?: (line: string) => void } = {}) {
@@ -126,7 +131,10 @@ export class ReplicationSimulator implements NodeWorld {
       deeds: DEEDS.filter(() => random() < 0.4),
       ratio: random() < 0.2 ? 0 : random() ** 2 * 0.3,
     };
-    this.#crashOnPromiseRatio = random() < 0.6 ? 0 : random() * 0.3;
+    this.#crashOnPromiseRatio = random() < 0.6 ? 0 : random() * 0.5;
+    this.#diskMs = random() < 0.5 ? 4 : random() * 60;
+    this.#strikeMs = 100 + random() * 600;
+    this.#strikes = this.#inventStrikes();
     this.#clients = new Clients({
       random,
       nodes: () => this.nodes,
@@ -152,6 +160,7 @@ export class ReplicationSimulator implements NodeWorld {
     this.#wish(this.nodeIds.slice(0, this.#factor));
     for (const node of this.nodes) this.#ping(node);
     this.#clients.start();
+    this.#clients.thinkMs = 5 + this.random() * 60;
     this.#misfortune();
     this.#runUntil(() => this.witness.problems.length > 0, this.#faultyMs);
     const wholeMs = this.witness.problems.length > 0 ? 0 : this.#calm();
@@ -344,7 +353,7 @@ export class ReplicationSimulator implements NodeWorld {
   #sync(node: SimulatedNode): void {
     if (this.#syncing.has(node)) return;
     this.#syncing.add(node);
-    const ms = this.#slowDisks.has(node) ? this.random() * 300 : this.random() * 4;
+    const ms = this.random() * (this.#isCalm ? 4 : this.#slowDisks.has(node) ? 300 : this.#diskMs);
     const { incarnation } = node;
     this.#at(this.#nowMs + ms, undefined, () => {
       this.#syncing.delete(node);
@@ -369,7 +378,7 @@ export class ReplicationSimulator implements NodeWorld {
     this.#clients.crashed(node);
     if (!this.#isCalm && this.random() < 0.03) this.#loseMemory(node);
     this.#noticed(node);
-    const downMs = this.random() < 0.7 ? this.random() * 300 : this.random() * 3000;
+    const downMs = this.random() * ([20, 20, 300, 300, 3000][Math.floor(this.random() * 5)] ?? 0);
     this.#at(this.#nowMs + downMs, undefined, () => this.#start(node));
   }
 
@@ -439,39 +448,73 @@ export class ReplicationSimulator implements NodeWorld {
   }
 
   #misfortune(): void {
-    this.#at(this.#nowMs + 20 + this.random() * 500, undefined, () => {
+    this.#at(this.#nowMs + 20 + this.random() * this.#strikeMs, undefined, () => {
       if (this.#isCalm) return;
-      this.#strike(this.random());
+      const { random } = this;
+      // Misfortune prefers those who matter.
+      const held = this.nodes.filter((node) => node.isUp && node.replica?.state.isMember === true);
+      const leaders = held.filter((node) => node.replica?.standingBallot !== undefined);
+      const pool = random() < 0.5 && leaders.length > 0 ? leaders : held.length > 0 ? held : this.nodes;
+      const node = pool[Math.floor(random() * pool.length)]!;
+      let dice = random() * this.#strikes.reduce((sum, [weight]) => sum + weight, 0);
+      const strike = this.#strikes.find(([weight]) => (dice -= weight) < 0);
+      strike?.[1](node, held);
       this.#misfortune();
     });
   }
 
-  #strike(dice: number): void {
+  /** With weights, which a seed sets for itself: some are about crashes, some about leaders, some about members. */
+  #inventStrikes(): Strike[] {
     const { random } = this;
-    // Misfortune prefers those who matter.
-    const held = this.nodes.filter((node) => node.isUp && node.replica?.state.isMember === true);
-    const leaders = held.filter((node) => node.replica?.standingBallot !== undefined);
-    const pool = random() < 0.4 && leaders.length > 0 ? leaders : held.length > 0 ? held : this.nodes;
-    const node = pool[Math.floor(random() * pool.length)]!;
-    const other = this.nodes[Math.floor(random() * NODES)]!;
-    if (dice < 0.3) this.#crash(node);
-    else if (dice < 0.35) for (const one of held) this.#crash(one);
-    else if (dice < 0.45) node.pausedUntilMs = this.#nowMs + random() * 1500;
-    else if (dice < 0.5) for (const one of this.nodes) this.#cut(one.nodeId, node.nodeId, random() * 1500);
-    else if (dice < 0.55) for (const one of this.nodes) this.#cut(node.nodeId, one.nodeId, random() * 1500);
-    else if (dice < 0.62) this.#split();
-    else if (dice < 0.75) this.#wrongSuspicion(node);
-    else if (dice < 0.82) node.within(() => node.replica?.handOver(node.nowMs()));
-    else if (dice < 0.87) {
-      if (this.#slowDisks.has(node)) this.#slowDisks.delete(node);
-      else this.#slowDisks.add(node);
-    } else if (dice < 0.9) node.clock.epochMs = (random() - 0.5) * 20_000;
-    else if (dice < 0.92) other.wish = this.#someNodes();
-    else this.#wish(this.#someNodes());
+    const deeds: Strike[1][] = [
+      (node) => this.#crash(node),
+      (node) => this.#crash(node),
+      (_, held) => {
+        for (const one of held) this.#crash(one);
+      },
+      (node) => {
+        node.pausedUntilMs = this.#nowMs + random() * 1500;
+      },
+      (node) => {
+        for (const one of this.nodes) this.#cut(one.nodeId, node.nodeId, random() * 1500);
+      },
+      (node) => {
+        for (const one of this.nodes) this.#cut(node.nodeId, one.nodeId, random() * 1500);
+      },
+      () => this.#split(),
+      (node) => this.#wrongSuspicion(node, random()),
+      (node) => this.#wrongSuspicion(node, 1),
+      (node) => this.#isolate(node),
+      (node) => this.#isolate(node),
+      (node) => node.within(() => node.replica?.handOver(node.nowMs())),
+      (node) => {
+        if (this.#slowDisks.has(node)) this.#slowDisks.delete(node);
+        else this.#slowDisks.add(node);
+      },
+      (node) => {
+        node.clock.epochMs = (random() - 0.5) * 20_000;
+      },
+      () => {
+        this.nodes[Math.floor(random() * NODES)]!.wish = this.#someNodes();
+      },
+      () => this.#wish(this.#someNodes()),
+      () => this.#wish(this.#otherNodes()),
+    ];
+    return deeds.map((deed) => [random() ** 3, deed] as const);
   }
 
   #someNodes(): string[] {
     return [...this.nodeIds].sort(() => this.random() - 0.5).slice(0, this.#factor);
+  }
+
+  /** One of those wished last goes, another comes. */
+  #otherNodes(): string[] {
+    const present = this.nodes[Math.floor(this.random() * NODES)]!.wish;
+    const others = this.nodeIds.filter((id) => !present.includes(id));
+    const newcomer = others[Math.floor(this.random() * others.length)];
+    if (newcomer === undefined || present.length === 0) return this.#someNodes();
+    const at = Math.floor(this.random() * present.length);
+    return present.map((id, i) => (i === at ? newcomer : id));
   }
 
   #split(): void {
@@ -488,11 +531,24 @@ export class ReplicationSimulator implements NodeWorld {
     }
   }
 
-  #wrongSuspicion(node: SimulatedNode): void {
+  #wrongSuspicion(node: SimulatedNode, share: number): void {
     for (const other of this.nodes) {
-      if (other === node || this.random() < 0.5) continue;
+      if (other === node || this.random() > share) continue;
       other.suspect(node.nodeId);
-      this.#at(this.#nowMs + this.random() * 1500, undefined, () => this.#look(other, node));
+      this.#at(this.#nowMs + 100 + this.random() * 1500, undefined, () => this.#look(other, node));
+    }
+  }
+
+  /** Cut off, and soon given up by all others: it may go on to believe that it leads. */
+  #isolate(node: SimulatedNode): void {
+    const ms = 100 + this.random() * 1500;
+    for (const other of this.nodes) {
+      if (other === node) continue;
+      this.#cut(node.nodeId, other.nodeId, ms);
+      if (this.random() < 0.9) this.#cut(other.nodeId, node.nodeId, ms);
+      this.#at(this.#nowMs + this.random() * 30, undefined, () => {
+        if (other.isUp && !this.#isCalm) other.suspect(node.nodeId);
+      });
     }
   }
 

@@ -1,0 +1,275 @@
+/**
+ * The protocol with one rule broken, for the simulation to find. The sources
+ * themselves know nothing of it: a break replaces text while modules are loaded,
+ * into a graph of modules of its own.
+ */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { registerHooks } from "node:module";
+import { fileURLToPath } from "node:url";
+import type { ReplicationSimulator } from "../simulation/replication-simulator.ts";
+
+export interface Break {
+  readonly name: string;
+  /** Path from the root of the repository, text that stands there once, and what stands there instead. */
+  readonly edits: readonly (readonly [file: string, text: string, instead: string])[];
+}
+
+const root = new URL("../../", import.meta.url).href;
+const MARK = "?broken=";
+
+/** @throws {AssertionError} a text to be replaced does not stand in its file exactly once. */
+export async function loadBroken({ name, edits }: Break): Promise<typeof ReplicationSimulator> {
+  for (const [file, text] of edits) {
+    const source = readFileSync(new URL(file, root), "utf8");
+    assert.equal(source.split(text).length, 2, `${name}: ${file} must hold this once: ${text}`);
+  }
+  const mark = MARK + encodeURIComponent(name);
+  const hooks = registerHooks({
+    resolve(specifier, context, nextResolve) {
+      const resolved = nextResolve(specifier, context);
+      const isOurs = resolved.url.startsWith(root) && !resolved.url.includes("/node_modules/");
+      return isOurs && context.parentURL?.endsWith(mark) === true
+        ? { ...resolved, url: resolved.url + mark }
+        : resolved;
+    },
+    load(url, context, nextLoad) {
+      if (!url.endsWith(mark)) return nextLoad(url, context);
+      const plain = url.slice(0, -mark.length);
+      let source = readFileSync(fileURLToPath(plain), "utf8");
+      for (const [file, text, instead] of edits) {
+        if (plain === root + file) source = source.replace(text, () => instead);
+      }
+      return { format: "module-typescript", source, shortCircuit: true };
+    },
+  });
+  try {
+    const module = (await import(`${root}test/simulation/replication-simulator.ts${mark}`)) as {
+      ReplicationSimulator: typeof ReplicationSimulator;
+    };
+    return module.ReplicationSimulator;
+  } finally {
+    hooks.deregister();
+  }
+}
+
+const R = "src/replication/";
+
+export const BREAKS: readonly Break[] = [
+  {
+    name: "a promise leaves before it is durable",
+    edits: [
+      [
+        `${R}replica.ts`,
+        `this.state.whenDurable(() => this.#send(to, { kind: "promise", ballot, claim, config }));`,
+        `this.#send(to, { kind: "promise", ballot, claim, config });`,
+      ],
+    ],
+  },
+  {
+    name: "a promise leaves out what was handed to the store before",
+    edits: [
+      [
+        `${R}replica.ts`,
+        `const { claim, config } = this.state;\n    this.state.whenDurable(() =>`,
+        `const { config } = this.state;\n    const { claim } = this.state.durable;\n    this.state.whenDurable(() =>`,
+      ],
+    ],
+  },
+  {
+    name: "a batch counts as committed with one answer too few",
+    edits: [
+      [
+        `${R}quorum.ts`,
+        "descending[majorityOf(values.length) - 1]",
+        "descending[Math.max(0, majorityOf(values.length) - 2)]",
+      ],
+    ],
+  },
+  {
+    name: "the leader counts itself before its own batch is durable",
+    edits: [[`${R}leader.ts`, "const { claim } = this.#state.durable;", "const { claim } = this.#state;"]],
+  },
+  {
+    name: "reads are not confirmed",
+    edits: [
+      [
+        `${R}operations.ts`,
+        "seq <= this.#committed && round <= this.#confirmedRound",
+        "seq <= this.#committed",
+      ],
+      [
+        `${R}operations.ts`,
+        "this.#reads.push({ operation, outcome, seq, round: this.#wantRound() });",
+        "this.#reads.push({ operation, outcome, seq, round: this.#wantRound() });\n    this.#settle();",
+      ],
+    ],
+  },
+  {
+    name: "the answer to an older append confirms",
+    edits: [
+      [
+        `${R}leader.ts`,
+        "progress.confirmedRound = Math.max(progress.confirmedRound, body.round);\n        if (this.#window",
+        "progress.confirmedRound = this.#round;\n        if (this.#window",
+      ],
+    ],
+  },
+  {
+    name: "a failed compare-and-set is not confirmed",
+    edits: [
+      [`${R}operations.ts`, "round: failed === undefined ? 0 : this.#wantRound()", "round: 0"],
+      [
+        `${R}operations.ts`,
+        "this.#wait(operation, Math.max(this.#committed, ...seen), outcome);",
+        "this.#reads.push({ operation, outcome, seq: Math.max(this.#committed, ...seen), round: 0 });\n      this.#settle();",
+      ],
+    ],
+  },
+  {
+    name: "a memory that was lost votes under its old id",
+    edits: [
+      [
+        "test/simulation/replication-node.ts",
+        "this.disk.durable = this.disk.current.copy();\n    this.serial++;",
+        "this.disk.durable = this.disk.current.copy();",
+      ],
+    ],
+  },
+  {
+    name: "a memory that was given up returns under its old id",
+    edits: [
+      [
+        "test/simulation/replication-node.ts",
+        "this.serial = Math.max(this.serial, serialOf(replica.id)) + 1;",
+        "this.serial = serialOf(replica.id);",
+      ],
+    ],
+  },
+  {
+    name: "the best state is chosen without regard to its batch",
+    edits: [
+      [
+        `${R}candidate.ts`,
+        "if (compareClaims(promised.claim, best.claim) > 0) best",
+        "if (compareBallots(promised.claim.accepted, best.claim.accepted) > 0) best",
+      ],
+    ],
+  },
+  {
+    name: "the best state is chosen without regard to its ballot",
+    edits: [
+      [
+        `${R}candidate.ts`,
+        "if (compareClaims(promised.claim, best.claim) > 0) best",
+        "if (promised.claim.seq > best.claim.seq) best",
+      ],
+    ],
+  },
+  {
+    name: "a candidate counts by its own config instead of the best state's",
+    edits: [
+      [`${R}candidate.ts`, "const { members } = best.config;", "const { members } = this.#state.config;"],
+    ],
+  },
+  {
+    name: "a transfer deletes nothing",
+    edits: [
+      [
+        `${R}transfer-target.ts`,
+        "if (theirs === undefined) this.#deletes.push(key);",
+        "if (theirs === undefined) continue;",
+      ],
+    ],
+  },
+  {
+    name: "a config is in force only once it is committed",
+    edits: [
+      [
+        `${R}leader.ts`,
+        "let committed = reached(this.#state.config);",
+        "let committed = reached(this.#configChange?.before ?? this.#state.config);",
+      ],
+    ],
+  },
+  {
+    name: "two members are changed at once",
+    edits: [
+      [
+        `${R}leader.ts`,
+        "this.#stepAtMs = Number.POSITIVE_INFINITY;\n    if (this.#configChange !== undefined) return;",
+        "this.#stepAtMs = Number.POSITIVE_INFINITY;",
+      ],
+    ],
+  },
+  {
+    name: "a batch is taken with a gap before it",
+    edits: [
+      [
+        `${R}replica.ts`,
+        `if (seq > state.seq + 1) return this.#send(from, { kind: "behind", ballot, claim: state.durable.claim });\n    if (seq === state.seq + 1) {`,
+        `if (seq > state.seq) {`,
+      ],
+      [`${R}replica-state.ts`, "assert(seq === this.seq + 1, `batch ${seq} after ${this.seq}`);", ""],
+    ],
+  },
+  {
+    name: "NOT_LEADER is told of a batch that is on the own disk",
+    edits: [[`${R}operations.ts`, "const handed = this.#state.seq;", "const handed = this.#committed;"]],
+  },
+  {
+    name: "failed outcomes are not recorded",
+    edits: [
+      [
+        `${R}operations.ts`,
+        "if (recordKey !== undefined) {\n      changes.push({",
+        "if (recordKey !== undefined && failed === undefined) {\n      changes.push({",
+      ],
+    ],
+  },
+  {
+    name: "absence by expiry is told without a batch",
+    edits: [
+      [
+        `${R}operations.ts`,
+        'const deletes = expired.map(({ key }): Change => ({ kind: "delete", key }));',
+        "const deletes: Change[] = [];",
+      ],
+    ],
+  },
+  {
+    name: "operations of one batch share a version",
+    edits: [
+      [
+        `${R}open-batch.ts`,
+        "return keys.some((key) => this.#changes.has(key)) ? this.#step + 1 : 0;",
+        "return keys.length > 0 ? 0 : 0;",
+      ],
+    ],
+  },
+  {
+    name: "a live node counts as a heard leader",
+    edits: [
+      [
+        "test/simulation/replication-node.ts",
+        "return !this.suspects.has(nodeId) && (this.#led.get(nodeId)?.round ?? -1) >= ballot.round;",
+        "return !this.suspects.has(nodeId);",
+      ],
+    ],
+  },
+  {
+    name: "a leader serves before a majority is level",
+    edits: [
+      [
+        `${R}leader.ts`,
+        `if (this.#phase === "synchronising" && committed >= 0) {`,
+        `if (this.#phase === "synchronising") {`,
+      ],
+      [
+        `${R}leader.ts`,
+        "if (committed > this.#committed) {",
+        `if (committed > this.#committed || this.#phase === "synchronising") {`,
+      ],
+    ],
+  },
+];
