@@ -279,10 +279,10 @@ export class Ring {
     return this.#taken();
   }
 
-  /** Ends in one `found` or `lost` effect that carries `request`. */
+  /** Ends in one `found` or `lost` effect that carries `request`, within four seconds. */
   lookup(request: number, point: NodeId, nowMs: number): RingEffect[] {
     this.#observe(nowMs);
-    this.#routing.lookup(point, (found) => {
+    this.#routing.search(point, (found) => {
       this.#effects.push(found === undefined ? { kind: "lost", request } : { kind: "found", request, found });
     });
     return this.#taken();

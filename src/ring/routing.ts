@@ -14,6 +14,9 @@ import type { Stabilisation } from "./stabilisation.ts";
 /** An owner that spoke so recently needs no confirmation. */
 const CONFIRMED_MS = 250;
 const LOOKUPS_MAX = 1024;
+/** How long a point is searched for: the ring mends itself within this time. */
+const SEARCH_MS = 4000;
+const RETRY_MS = 200;
 const STEPS_MIN = 16;
 const NEXT_MAX = 3;
 
@@ -32,16 +35,30 @@ export interface RoutingState {
   ask(to: Member, question: Question, done: (answer: Answer | undefined) => void): void;
 }
 
+/** One lookup after another, until an owner answers. */
+interface Search {
+  readonly point: NodeId;
+  readonly deadlineMs: number;
+  readonly done: (found: Found | undefined) => void;
+  /** When the next lookup starts; never, while one is under way. */
+  retryMs: number;
+}
+
 export class Routing {
   readonly #state: RoutingState;
   readonly #lookups = new Set<Lookup>();
+  readonly #searches = new Set<Search>();
 
   constructor(state: RoutingState) {
     this.#state = state;
   }
 
-  /** Asks a second one beside whoever is slow. */
+  /** Asks a second one beside whoever is slow; tries again what failed. */
   tick(nowMs: number): void {
+    for (const search of this.#searches) {
+      if (nowMs >= search.deadlineMs) this.#end(search, undefined);
+      else if (nowMs >= search.retryMs) this.#attempt(search);
+    }
     for (const lookup of this.#lookups) {
       if (lookup.isDone) this.#lookups.delete(lookup);
       else lookup.tick(nowMs);
@@ -117,7 +134,23 @@ export class Routing {
     return next.length === 0 ? undefined : { ...none, next };
   }
 
-  /** @param done may be called at once; gets undefined when no owner answered. */
+  /**
+   * Looks `point` up until an owner answers.
+   *
+   * @param done may be called at once; gets undefined when none did within four
+   * seconds, or this node is no member.
+   */
+  search(point: NodeId, done: (found: Found | undefined) => void): void {
+    if (!this.#state.isMember() || this.#searches.size >= LOOKUPS_MAX) {
+      done(undefined);
+      return;
+    }
+    const search = { point, done, deadlineMs: this.#state.nowMs() + SEARCH_MS, retryMs: 0 };
+    this.#searches.add(search);
+    this.#attempt(search);
+  }
+
+  /** Once. @param done may be called at once; gets undefined when no owner answered. */
   lookup(point: NodeId, done: (found: Found | undefined) => void): void {
     const known = this.#confirmed(point);
     if (known !== undefined) done(known);
@@ -134,6 +167,19 @@ export class Routing {
     const { nodeId } = this.#state.self;
     const lookup = this.#newLookup(nodeId, [nodeId], (found) => done(found, lookup.isAnswered));
     lookup.startWith(contact, this.#state.nowMs());
+  }
+
+  #attempt(search: Search): void {
+    search.retryMs = Number.POSITIVE_INFINITY;
+    this.lookup(search.point, (found) => {
+      if (found === undefined && this.#state.isMember()) search.retryMs = this.#state.nowMs() + RETRY_MS;
+      else this.#end(search, found);
+    });
+  }
+
+  #end(search: Search, found: Found | undefined): void {
+    // A lookup that was under way at the deadline may still find something.
+    if (this.#searches.delete(search)) search.done(found);
   }
 
   /** Without asking: the own view knows owner and followers, and the owner has just spoken. */
