@@ -72,6 +72,13 @@ export class FingerTable {
     return members;
   }
 
+  /** Each with the point where it starts, from the farthest. */
+  starts(): [start: NodeId, finger: Member][] {
+    return this.#fingers.flatMap((finger, i): [NodeId, Member][] =>
+      finger === undefined ? [] : [[this.start(TOP - i), finger]],
+    );
+  }
+
   /** The finger that owns `point` as far as this table knows: the point lies between its start and itself. */
   ownerOf(point: NodeId): Member | undefined {
     for (let i = 0; i < this.#fingers.length; i++) {

@@ -15,6 +15,8 @@ import { type Answer, AVOID_MAX, type Closer } from "./message.ts";
 const IN_FLIGHT_MAX = 2;
 /** How often one node is asked again, with what is to be avoided by then. */
 const ASKED_MAX = 3;
+/** A silent owner is waited for so many times longer each time: the network may just have become slower. */
+const PATIENCE = 4;
 /** How many predecessors are followed back from an owner that denied to be it. */
 const UNSETTLED_MAX = 3;
 
@@ -41,6 +43,8 @@ export interface LookupRoutes {
     to: Member,
     question: { kind: "closest"; point: NodeId; avoid: NodeId[]; claimed: boolean },
     done: (answer: Answer | undefined, nowMs: number) => void,
+    /** How many times as long as usual the answer is waited for. */
+    patience: number,
   ): { readonly slowMs: number };
   /** What the asking node itself knows; undefined when it is no member or has nobody to name. */
   local(avoid: ReadonlySet<NodeId>): LocalAnswer | undefined;
@@ -57,6 +61,8 @@ export class Lookup {
   readonly #asked = new Map<string, number>();
   // Owners that somebody named; the last one named is asked first.
   readonly #claims: Step[] = [];
+  // Named as owners, and silent once or twice: one lost message must not pass their points on to the next node.
+  readonly #silent: Step[] = [];
   // Named as owners, but denied it.
   readonly #unsettled = new Set<NodeId>();
   #candidates: Step[] = [];
@@ -139,7 +145,8 @@ export class Lookup {
     }
     const nodeId = step.member.nodeId;
     const key = claimed ? `${nodeId}!` : nodeId;
-    this.#asked.set(key, (this.#asked.get(key) ?? 0) + 1);
+    const asked = this.#asked.get(key) ?? 0;
+    this.#asked.set(key, asked + 1);
     this.#inFlight++;
     const avoid = [...this.#avoid].slice(0, AVOID_MAX);
     const { slowMs } = this.#routes.ask(
@@ -151,11 +158,14 @@ export class Lookup {
         if (answer?.kind === "closer") {
           this.#isAnswered = true;
           this.#take({ member: step.member, path: [...step.path, nodeId] }, answer);
+        } else if (claimed && answer === undefined && asked + 1 < ASKED_MAX) {
+          this.#silent.push(step);
         } else {
           this.#avoid.add(nodeId);
         }
         this.#advance(answeredMs);
       },
+      claimed ? PATIENCE ** asked : 1,
     );
     this.#slowAtMs = nowMs + slowMs;
   }
@@ -188,6 +198,9 @@ export class Lookup {
   #pick(): { step: Step; claimed: boolean } | undefined {
     for (let claim = this.#claims.pop(); claim !== undefined; claim = this.#claims.pop()) {
       if (this.#isOpen(claim, true, 1)) return { step: claim, claimed: true };
+    }
+    for (let step = this.#silent.pop(); step !== undefined; step = this.#silent.pop()) {
+      if (this.#isOpen(step, true, ASKED_MAX)) return { step, claimed: true };
     }
     this.#candidates = this.#candidates.filter((step) => this.#isOpen(step, false, 1));
     const step = this.#closest(this.#candidates);

@@ -147,7 +147,8 @@ export class Ring {
       isDead: (member) => this.#isDead(member),
       current: (member) => this.member(member.nodeId) ?? member,
       nowMs: () => this.#nowMs,
-      ask: (to, question, done) => this.#ask(to, question, done),
+      ask: (to, question, done, patience) =>
+        this.#ask(to, question, done, this.#detector.roundTripOf(to.nodeId).timeoutMs * patience),
     });
     this.#healing = new Healing(self, this.#book, this.#detector, {
       random,
@@ -177,6 +178,11 @@ export class Ring {
 
   get fingers(): readonly Member[] {
     return this.#fingers.distinct();
+  }
+
+  /** Each finger with the point that it should own, from the farthest. */
+  fingerStarts(): [start: NodeId, finger: Member][] {
+    return this.#fingers.starts();
   }
 
   /** Becomes a ring of one. */

@@ -32,7 +32,8 @@ export interface RoutingState {
   /** The start of the node that speaks now. */
   current(member: Member): Member;
   nowMs(): number;
-  ask(to: Member, question: Question, done: (answer: Answer | undefined) => void): void;
+  /** @param patience how many times as long as usual the answer is waited for. */
+  ask(to: Member, question: Question, done: (answer: Answer | undefined) => void, patience: number): void;
 }
 
 /** One lookup after another, until an owner answers. */
@@ -206,8 +207,8 @@ export class Routing {
       avoid,
       stepsMax: Math.max(STEPS_MIN, 2 * Math.ceil(Math.log2(this.sizeEstimate())) + lengthMax),
       routes: {
-        ask: (to, question, answered) => {
-          this.#state.ask(to, question, (answer) => answered(answer, this.#state.nowMs()));
+        ask: (to, question, answered, patience) => {
+          this.#state.ask(to, question, (answer) => answered(answer, this.#state.nowMs()), patience);
           return { slowMs: detector.roundTripOf(to.nodeId).slowMs };
         },
         local: (avoided) => this.closest(point, avoided, false),

@@ -23,6 +23,7 @@ interface Asked {
   readonly to: string;
   readonly claimed: boolean;
   readonly avoid: readonly string[];
+  readonly patience: number;
   answer(answer: Partial<LocalAnswer>): void;
   fail(): void;
 }
@@ -38,11 +39,12 @@ function lookupOf(point: string, local: Partial<LocalAnswer>, stepsMax = 16) {
     stepsMax,
     routes: {
       local: () => ({ ...nothing, ...local }),
-      ask: (to, question, done) => {
+      ask: (to, question, done, patience) => {
         const reply = (answer: Answer | undefined) => done(answer, 0);
         asked.push({
           to: name(to.nodeId),
           claimed: question.claimed,
+          patience,
           avoid: question.avoid.map(name),
           answer: (answer) => reply({ kind: "closer", id: 0, ...nothing, ...answer }),
           fail: () => reply(undefined),
@@ -75,15 +77,21 @@ test("a result counts only when the owner itself has answered", async () => {
   );
 });
 
-test("one that does not answer is avoided, and the one that named it is asked again", async () => {
+test("an owner that does not answer is asked three times, then avoided; who named it is asked again", async () => {
   const { asked, ends } = lookupOf("75", { next: [member("7")] });
   asked[0]?.answer({ owner: member("8") });
 
-  asked[1]?.fail();
+  for (const patience of [1, 4, 16]) {
+    assert.deepEqual(
+      [asked.at(-1)?.to, asked.at(-1)?.claimed, asked.at(-1)?.patience],
+      ["8", true, patience],
+    );
+    asked.at(-1)?.fail();
+  }
 
-  assert.deepEqual([asked[2]?.to, asked[2]?.avoid], ["7", ["8"]]);
-  asked[2]?.answer({ owner: member("9") });
-  asked[3]?.answer({ owner: member("9") });
+  assert.deepEqual([asked[4]?.to, asked[4]?.avoid], ["7", ["8"]]);
+  asked[4]?.answer({ owner: member("9") });
+  asked[5]?.answer({ owner: member("9") });
   assert.equal(ends[0]?.owner.nodeId, at("9"));
 });
 

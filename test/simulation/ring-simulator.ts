@@ -174,6 +174,8 @@ export class RingSimulator {
 
   pause(nodeId: NodeId, ms: number): void {
     this.node(nodeId).pausedUntilMs = this.nowMs + Math.round(ms);
+    this.onChange?.();
+    this.at(this.node(nodeId).pausedUntilMs, () => this.onChange?.());
   }
 
   /** Lets `to` hear `message` from `from` now, whatever the network is like. */
@@ -186,22 +188,25 @@ export class RingSimulator {
     return node.pausedUntilMs > this.nowMs;
   }
 
-  /** Whether messages pass in both directions. */
-  isConnected(a: NodeId, b: NodeId): boolean {
-    return a === b || !(this.#isCut(a, b) || this.#isCut(b, a));
+  /** Whether any message can't pass, whatever its luck. */
+  get isDivided(): boolean {
+    return this.#sideOf !== undefined || this.#cuts.size > 0;
   }
 
   /** One direction only. */
   cut(from: NodeId, to: NodeId): void {
     this.#cuts.add(`${from}>${to}`);
+    this.onChange?.();
   }
 
   /** Nothing passes between nodes for which `sideOf` differs. */
   split(sideOf: (nodeId: NodeId) => unknown): void {
     this.#sideOf = sideOf;
+    this.onChange?.();
   }
 
   heal(): void {
+    this.onChange?.();
     this.#sideOf = undefined;
     this.#cuts.clear();
   }
@@ -316,7 +321,7 @@ export class RingSimulator {
 
   #isLive(member: Member): boolean {
     const node = this.nodes.get(member.nodeId);
-    return node?.isUp === true && node.ring.isMember;
+    return node?.isUp === true && node.ring.isMember && node.member.incarnation === member.incarnation;
   }
 
   #start(nodeId: NodeId, incarnation: number, contacts: ContactRecord[]): SimulatedNode {
@@ -468,6 +473,7 @@ export class RingSimulator {
   }
 }
 
+/** The cycle that one comes to from `start`, beginning anywhere on it. */
 function cycleFrom(start: NodeId, next: ReadonlyMap<NodeId, NodeId>): NodeId[] {
   const seen = new Set<NodeId>();
   let at = start;
