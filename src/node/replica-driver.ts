@@ -213,7 +213,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   ringChanged(): void {
     this.#wishesAsked.clear();
     for (const held of this.#replicas.values()) {
-      if (held.replica.servingBallot === undefined) continue;
+      if (held.replica.standingBallot === undefined) continue;
       this.#within(held, () => held.replica.ringChanged(performance.now()));
     }
     this.#isLedStale = true;

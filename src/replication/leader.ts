@@ -4,7 +4,7 @@
  * its leadership for reads, and moves members one at a time.
  */
 import { digestToBytes } from "./anti-entropy.ts";
-import { isSameBallot, nodeOf, type ReplicaId, serialOf } from "./ballot.ts";
+import { compareBallots, isSameBallot, nodeOf, type ReplicaId, serialOf } from "./ballot.ts";
 import { BatchWindow } from "./batch-window.ts";
 import type { ReplicaEffect, Scanned } from "./effect.ts";
 import type { Body, Config } from "./message.ts";
@@ -223,7 +223,8 @@ export class Leader {
         }
         break;
       case "refused":
-        // Only its own ballot refused tells a leader that a greater one was promised.
+        // Only its own ballot refused, for a greater one, ends a reign: not a prepare that was seen.
+        if (compareBallots(body.promised, this.ballot) <= 0) break;
         this.#isRefused = true;
         this.stop();
         return;
@@ -656,6 +657,7 @@ export class Leader {
       // No new ballot came: this one goes on, and does not try again at once.
       this.#handOver = undefined;
       this.#phase = "serving";
+      this.#stepAtMs = nowMs + STEP_MS;
       this.#handOverUntilMs = nowMs + 10 * HAND_OVER_MS;
       this.#effects.push({ kind: "leading", ballot: this.ballot });
     }

@@ -318,8 +318,10 @@ export class Replica {
         if (isSameBallot(body.ballot, this.state.promised)) {
           this.#heardLeader(body.ballot);
           this.#send(from, { kind: "confirmed", ballot: body.ballot, round: body.round });
-        } else {
+        } else if (compareBallots(this.state.promised, body.ballot) > 0) {
           this.#refuse(from, body.ballot);
+        } else {
+          this.#send(from, { kind: "behind", ballot: body.ballot, claim: this.state.durable.claim });
         }
         return;
       case "refused":
@@ -521,7 +523,9 @@ export class Replica {
       this.#tryAtMs = undefined;
       return;
     }
-    if (this.#hearsOther("")) {
+    // One that is being made level by a leader has a leader, though it has not promised it anything yet.
+    const isPulling = this.#target !== undefined && this.#ports.hears(this.#target.ballot);
+    if (isPulling || this.#hearsOther("")) {
       this.#tryAtMs = undefined;
       return;
     }
@@ -688,6 +692,7 @@ export class Replica {
       return;
     }
     if (result.kind === "identical") this.#acknowledge(target.source, target.ballot);
+    else this.#retryLater(nowMs);
   }
 
   #pulled(from: ReplicaId, body: Extract<Body, { kind: "pull" }>, nowMs: number): void {

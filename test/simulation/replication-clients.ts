@@ -15,8 +15,9 @@ export interface ClientWorld {
 }
 
 export const KEYS = ["a", "b", "c", "d"];
-const CLIENTS = 4;
-const PATIENCE_MS = 2500;
+const CLIENTS = 6;
+const PATIENCE_MS_MIN = 60;
+const PATIENCE_MS_MAX = 2500;
 const REPEATS_MAX = 6;
 
 interface Asked {
@@ -232,7 +233,9 @@ export class Clients {
     request.attempts++;
     this.#asked.set(number, { client, operation, input, invoked: request.invoked, node, request });
     if (!node.isUp) return this.answered(number, { code: "NOT_LEADER" });
-    this.#world.later(PATIENCE_MS, () => {
+    // Were all patient, none would be left to ask while a leader that is cut off holds some.
+    const patienceMs = PATIENCE_MS_MIN + this.#world.random() ** 4 * PATIENCE_MS_MAX;
+    this.#world.later(patienceMs, () => {
       if (this.#asked.has(number)) this.answered(number, { code: "OUTCOME_UNKNOWN" });
     });
     node.operate(number, operation);

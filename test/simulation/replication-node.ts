@@ -200,7 +200,7 @@ export class SimulatedNode {
 
   ringChanged(): void {
     const { replica } = this;
-    if (replica?.servingBallot !== undefined) this.within(() => replica.ringChanged(this.nowMs()));
+    if (replica?.standingBallot !== undefined) this.within(() => replica.ringChanged(this.nowMs()));
   }
 
   tellLed(): void {
