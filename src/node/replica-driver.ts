@@ -7,6 +7,7 @@
  * partition costs nothing.
  */
 import { EventEmitter } from "node:events";
+import { setTimeout as pause } from "node:timers/promises";
 import {
   BusyError,
   DamagedError,
@@ -20,7 +21,8 @@ import type { PeerRef, PeerSender } from "../peer/transport.ts";
 import { nodeOf, replicaIdOf, serialOf } from "../replication/ballot.ts";
 import type { ReplicaEffect, Scanned } from "../replication/effect.ts";
 import type { Body, ReplicationMessage } from "../replication/message.ts";
-import type { Ballot, Operation, Outcome } from "../replication/register.ts";
+import { bytesOf } from "../replication/open-batch.ts";
+import { BATCH_BYTES_MAX, type Ballot, type Operation, type Outcome } from "../replication/register.ts";
 import { Replica } from "../replication/replica.ts";
 import { REPLICA_LIMITS, type ReplicaPorts, type ReplicaSettings } from "../replication/replica-port.ts";
 import { type EntryStore, type ReplicaMeta, ReplicaState } from "../replication/replica-state.ts";
@@ -36,8 +38,13 @@ const WISH_STEADY_MS = 500;
 /** Steps of growth and hand-overs begun a second, over all partitions of this server. */
 const STEPS_PER_SECOND = { learn: 400, handOver: 100 } as const;
 const OPERATIONS_MAX = 65_536;
+/** Of changes that wait for their outcome, over all partitions. */
+const PENDING_BYTES_MAX = 256 * 1024 * 1024;
 const BUSY_MS = 50;
 const SCAN_FIRST = 64;
+/** 64 MiB a second. */
+const TRANSFER_BYTES_PER_MS = (64 * 1024 * 1024) / 1000;
+const TRANSFER_BURST_MS = 100;
 
 interface ReplicaEvents {
   /** Serves from now on. */
@@ -72,9 +79,14 @@ interface Held {
   readonly partition: number;
   readonly replica: Replica;
   /** Operations handed in, waiting for their answers. */
-  readonly answers: Map<number, { resolve(outcome: Outcome): void; reject(error: Error): void }>;
+  readonly answers: Map<
+    number,
+    { readonly bytes: number; resolve(outcome: Outcome): void; reject(error: Error): void }
+  >;
   readonly snapshots: Map<number, StoreSnapshot>;
   isFlushWanted: boolean;
+  /** Its memory is in doubt; a leader that invites another in its place ends that. */
+  isDamaged: boolean;
 }
 
 interface Wish {
@@ -106,6 +118,12 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #tickTimer: NodeJS.Timeout | undefined;
   #operation = 0;
   #pending = 0;
+  #pendingBytes = 0;
+  /** Opened, and not yet compared with the root on record. */
+  #unchecked: Held[] = [];
+  readonly #incarnations = new Map<NodeId, number>();
+  /** When the bytes that were read for transfers so far will have been paid for. */
+  #transfersPaidMs = 0;
   #isDraining = false;
   #isStopped = false;
   #isLedStale = false;
@@ -155,8 +173,27 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     for (const partition of this.#store.partitions()) {
       const bytes = this.#store.meta(partition);
       if (bytes === undefined || partition >= this.#partitionCount || this.#replicas.has(partition)) continue;
-      const held = this.#hold(partition, decodeMeta(bytes));
+      const held = this.#openOne(partition, bytes);
+      if (held === undefined) continue;
       this.#perform(held);
+      this.#unchecked.push(held);
+    }
+  }
+
+  /** A record that can't be read is never taken for absent: what it stood for has another id from now on. */
+  #openOne(partition: number, bytes: Uint8Array): Held | undefined {
+    try {
+      return this.#hold(partition, decodeMeta(bytes));
+    } catch (error) {
+      if (!(error instanceof DamagedError)) throw error;
+      this.#log.error("a replica can't be read and is to be fetched again", { partition, error });
+      // Greater than any serial that came before: those count up from 1, or are an earlier time.
+      const next = ReplicaState.empty(replicaIdOf(this.#nodeId, Date.now()), Date.now() % 2 ** 31);
+      this.#replicas.delete(partition);
+      this.#store
+        .write({ partition, generation: next.generation, changes: [], meta: encodeMeta(next) })
+        .catch((cause: unknown) => this.#setAside(partition, cause));
+      return this.#hold(partition, next);
     }
   }
 
@@ -167,6 +204,9 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   receive(from: PeerSender, message: ReplicationMessage): void {
     if (this.#isStopped || !isNodeId(from.nodeId)) return;
+    // What an earlier start of a server said is void.
+    if (from.incarnation < (this.#incarnations.get(from.nodeId) ?? 0)) return;
+    this.#incarnations.set(from.nodeId, from.incarnation);
     if ("node" in message) {
       if (message.node.kind === "ledAsk") this.#tellLed([from.nodeId]);
       else this.#led.learn(from.nodeId, from.incarnation, message.node.list);
@@ -184,6 +224,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         this.#sendTo(from.nodeId, partition, id, message.from, { kind: "gone", ballot: body.ballot });
       return;
     }
+    if (held?.isDamaged === true && body.kind === "invite") held = this.#forget(held, "keep");
     if (held === undefined) {
       if (body.kind !== "invite" && body.kind !== "offer") return;
       held = this.#hold(partition, ReplicaState.empty(id, 0));
@@ -232,19 +273,27 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
    * At the local replica.
    *
    * @throws {NotLeaderError} nothing has happened. @throws {OutcomeUnknownError} it may have. @throws {BusyError} nothing has happened.
+   * @throws {TooLargeError} nothing has happened: the batch, or what a get would answer, is larger than a frame.
    */
   operate(partition: number, operation: Operation): Promise<Outcome> {
     const held = this.#replicas.get(partition);
     if (held === undefined || held.replica.servingBallot === undefined) {
       return Promise.reject(new NotLeaderError(partition, this.leaderHint(partition)));
     }
-    if (this.#pending >= OPERATIONS_MAX) {
+    const bytes = operation.kind === "batch" ? bytesOf(operation.changes) : 0;
+    if (bytes > BATCH_BYTES_MAX) {
+      return Promise.reject(
+        new TooLargeError(`a batch of ${bytes} bytes is over the limit of ${BATCH_BYTES_MAX}; split it`),
+      );
+    }
+    if (this.#pending >= OPERATIONS_MAX || this.#pendingBytes + bytes > PENDING_BYTES_MAX) {
       return Promise.reject(new BusyError("this server's queue of operations", BUSY_MS));
     }
     return new Promise((resolve, reject) => {
       const number = ++this.#operation;
       this.#pending++;
-      held.answers.set(number, { resolve, reject });
+      this.#pendingBytes += bytes;
+      held.answers.set(number, { bytes, resolve, reject });
       this.#within(held, () => held.replica.operate(number, operation, performance.now(), Date.now()));
     });
   }
@@ -367,6 +416,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       answers: new Map(),
       snapshots: new Map(),
       isFlushWanted: false,
+      isDamaged: false,
     };
     this.#replicas.set(partition, held);
     return held;
@@ -461,7 +511,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         this.#isLedStale = true;
         return;
       case "forget":
-        return this.#forget(held);
+        this.#forget(held, "delete");
+        return;
       case "damaged":
         queueMicrotask(() => this.#setAside(partition, new DamagedError(effect.what)));
         return;
@@ -474,7 +525,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #scan(held: Held, effect: Extract<ReplicaEffect, { kind: "scan" }>): void {
     const snapshot = held.snapshots.get(effect.snapshot);
     if (snapshot === undefined) return;
-    scanPart(snapshot, held.partition, effect).then(
+    this.#scanPaced(snapshot, held.partition, effect).then(
       (scanned) => {
         if (this.#isStopped || this.#replicas.get(held.partition) !== held) return;
         this.#within(held, () =>
@@ -488,11 +539,28 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     );
   }
 
+  /** What is read for other replicas never takes more than its share. */
+  async #scanPaced(
+    snapshot: StoreSnapshot,
+    partition: number,
+    effect: Extract<ReplicaEffect, { kind: "scan" }>,
+  ): Promise<Scanned> {
+    if (!effect.isTransfer) return scanPart(snapshot, partition, effect);
+    const earlyMs = this.#transfersPaidMs - performance.now();
+    if (earlyMs > 0) await pause(earlyMs);
+    const scanned = await scanPart(snapshot, partition, effect);
+    const bytes = scanned.entries.reduce((sum, { key, value }) => sum + key.length + value.byteLength, 0);
+    const sinceMs = Math.max(this.#transfersPaidMs, performance.now() - TRANSFER_BURST_MS);
+    this.#transfersPaidMs = sinceMs + bytes / TRANSFER_BYTES_PER_MS;
+    return scanned;
+  }
+
   #answer(held: Held, number: number, outcome: Extract<ReplicaEffect, { kind: "answer" }>["outcome"]): void {
     const waiting = held.answers.get(number);
     if (waiting === undefined) return;
     held.answers.delete(number);
     this.#pending--;
+    this.#pendingBytes -= waiting.bytes;
     if ("kind" in outcome) waiting.resolve(outcome);
     else if (outcome.code === "BUSY")
       waiting.reject(new BusyError(`partition ${held.partition}`, outcome.retryAfterMs));
@@ -516,27 +584,31 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     if (held === undefined || this.#isStopped || held.replica.quarantine !== undefined) return;
     const reason = error instanceof Error ? error.message : String(error);
     this.#log.error("replica set aside", { partition, error });
+    held.isDamaged = error instanceof DamagedError;
     held.replica.setAside(reason);
     this.#perform(held);
-    for (const { reject } of held.answers.values()) {
+    for (const { bytes, reject } of held.answers.values()) {
       this.#pending--;
+      this.#pendingBytes -= bytes;
       reject(new UnavailableError(`partition ${partition} is out of service on this server: ${reason}`));
     }
     held.answers.clear();
   }
 
   /** The memory is given up: its id is spent durably before anything is deleted. */
-  #forget(held: Held): void {
+  #forget(held: Held, entries: "delete" | "keep"): Held {
     const { partition, replica } = held;
     for (const snapshot of held.snapshots.values()) {
       snapshot
         .close()
         .catch((error: unknown) => this.#log.warn("snapshot not released", { partition, error }));
     }
-    const leftovers = [replica.state.generation, ...replica.state.leftovers];
+    const { generation, leftovers: others } = replica.state;
+    // What is damaged stays for whoever wants to look at it.
+    const leftovers = entries === "delete" ? [generation, ...others] : [...others];
     const next = ReplicaState.empty(
       replicaIdOf(this.#nodeId, serialOf(replica.id) + 1),
-      Math.max(...leftovers) + 1,
+      Math.max(generation, ...others) + 1,
       leftovers,
     );
     this.#due.delete(held);
@@ -554,6 +626,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       },
       (error: unknown) => this.#setAside(partition, error),
     );
+    return successor;
   }
 
   #tick(): void {
@@ -561,8 +634,21 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     for (const [held, dueMs] of this.#due) {
       if (dueMs <= nowMs) this.#within(held, () => held.replica.tick(nowMs));
     }
+    this.#checkNext();
     if (this.#isDraining) return;
     if (this.#isLedStale) this.#tellLed();
+  }
+
+  /** One replica at a time, so that a start is not slowed down. */
+  #checkNext(): void {
+    const held = this.#unchecked[0];
+    if (held === undefined) return;
+    const isOver =
+      held.replica.isChecked ||
+      held.replica.quarantine !== undefined ||
+      this.#replicas.get(held.partition) !== held;
+    if (isOver) this.#unchecked.shift();
+    else this.#within(held, () => held.replica.check());
   }
 
   // --- the ring's hints ----------------------------------------------------------
