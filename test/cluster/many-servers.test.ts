@@ -24,12 +24,12 @@ const TAKEOVER_MS_MAX = 3 * 2_000;
 const CRAWL_MS_MAX = 60_000;
 const DELAY_MS = 150;
 const HOSTS = 12;
-const PAGES = 320;
+const PAGES = 300;
 
 test("many servers die in the middle of a crawl", async (t) => {
   const site = await createSite({ hosts: HOSTS, pages: PAGES });
   t.teardown(() => site.close());
-  const ground = await startGround(t, ["--partitions", "64"]);
+  const ground = await startGround(t, ["--partitions", "32"]);
   const { servers, client } = ground;
   const [one, two, three, four, five] = servers;
   const expectation = site.expected({ scope: site.hosts });
