@@ -229,7 +229,7 @@ export class Ring {
       const message: RingMessage = {
         kind: "leaving",
         predecessor: this.#stabilisation.livePredecessor ?? null,
-        successors: this.successors.filter((member) => !this.#isDead(member)),
+        successors: this.#stabilisation.successors.chain.filter((member) => !this.#isDead(member)),
       };
       // Neighbours mend the ring; those that merely watch need not suspect it first.
       for (const peer of this.#detector.live()) this.#send(peer, message);
@@ -410,7 +410,7 @@ export class Ring {
                 kind: "neighbourhood",
                 id: message.id,
                 predecessor: this.predecessor ?? null,
-                successors: [...this.successors],
+                successors: [...this.#stabilisation.successors.chain],
               }
             : { kind: "refusal", id: message.id },
         );

@@ -71,7 +71,7 @@ export class Routing {
     const { self, stabilisation, isDead } = this.#state;
     if (!this.#state.isMember() || !stabilisation.isWhole) return undefined;
     const predecessor = stabilisation.livePredecessor;
-    const ring = [self, ...stabilisation.successors.members];
+    const ring = [self, ...stabilisation.successors.chain];
     if (predecessor !== undefined && !ring.some((m) => m.nodeId === predecessor.nodeId)) {
       ring.push(predecessor);
     }
@@ -82,10 +82,10 @@ export class Routing {
   sizeEstimate(): number {
     const whole = this.wholeRing();
     if (whole !== undefined) return whole.length;
-    const { members, last } = this.#state.stabilisation.successors;
+    const { chain, last } = this.#state.stabilisation.successors;
     if (last === undefined) return 1;
     const length = arcLength(this.#state.self.nodeId, last.nodeId);
-    return Math.max(2, Number((RING_SIZE * BigInt(members.length)) / length));
+    return Math.max(2, Number((RING_SIZE * BigInt(chain.length)) / length));
   }
 
   /**
@@ -116,7 +116,7 @@ export class Routing {
     if (!this.#state.isMember() || !stabilisation.hasLiveSuccessor) return undefined;
     const none = { owner: null, successors: [], predecessor: null, next: [], unsettled: false };
     const isUsable = (member: Member) => !avoid.has(member.nodeId) && !isDead(member);
-    const live = stabilisation.successors.members.filter(isUsable);
+    const live = stabilisation.successors.chain.filter(isUsable);
     const predecessor = stabilisation.livePredecessor;
     const before = predecessor !== undefined && !avoid.has(predecessor.nodeId) ? predecessor : undefined;
     // Of a ring known as a whole, of which the asker can use nobody else, this node is the rest.
@@ -221,7 +221,7 @@ export class Routing {
   }
 
   #liveSuccessors(): Member[] {
-    return this.#state.stabilisation.successors.members.filter((member) => !this.#state.isDead(member));
+    return this.#state.stabilisation.successors.chain.filter((member) => !this.#state.isDead(member));
   }
 
   /** Live nodes between here and `point`, the closest before it first. */

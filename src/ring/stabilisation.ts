@@ -126,7 +126,7 @@ export class Stabilisation {
     this.#predecessor = candidate;
     // The one that stood here has a new successor; told, it need not wait for its next round.
     if (!isBeforeDead) this.#routes.send(before, { kind: "hint", node: candidate });
-    if (this.successors.members.length > 0) this.successors.endWith(candidate);
+    if (this.successors.chain.length > 0) this.successors.endWith(candidate);
     else this.soon(nowMs);
     this.#routes.changed(nowMs);
   }
@@ -151,8 +151,8 @@ export class Stabilisation {
     around: { predecessor: Member | null; successors: readonly Member[] },
     nowMs: number,
   ): void {
-    const { members } = this.successors;
-    const at = members.findIndex((member) => member.nodeId === nodeId);
+    const { chain } = this.successors;
+    const at = chain.findIndex((member) => member.nodeId === nodeId);
     let isChanged = false;
     if (this.#predecessor?.nodeId === nodeId) {
       const next = around.predecessor === null ? undefined : this.#routes.learn(around.predecessor);
@@ -164,8 +164,11 @@ export class Stabilisation {
       this.#predecessor = isLive ? next : undefined;
       isChanged = true;
     }
-    if (at >= 0) this.#adopt([...members.slice(0, at), ...around.successors], nowMs);
-    else if (isChanged) this.#routes.changed(nowMs);
+    if (at >= 0) this.#adopt([...chain.slice(0, at), ...around.successors], nowMs);
+    else if (isChanged) {
+      this.#adopt(this.successors.candidates(), nowMs);
+      this.#routes.changed(nowMs);
+    }
     this.soon(nowMs);
   }
 
@@ -209,7 +212,10 @@ export class Stabilisation {
     const ahead = this.successors.members.filter(
       (member) => between(member.nodeId, this.#self.nodeId, successor.nodeId) && !this.#routes.isDead(member),
     );
-    this.#adopt([...ahead, this.#routes.current(successor), ...answer.successors], nowMs);
+    // Who stands between those and the reserve is not known.
+    if (ahead.length === 0 || !this.successors.isReserve(successor)) {
+      this.#adopt([...ahead, this.#routes.current(successor), ...answer.successors], nowMs);
+    }
     const named = answer.predecessor === null ? undefined : this.#routes.learn(answer.predecessor);
     if (named !== undefined) this.consider(named);
     this.#notifyFirst();
@@ -261,12 +267,7 @@ export class Stabilisation {
       const member = this.#routes.learn(candidate);
       if (member !== undefined && !this.#routes.isDead(member)) fresh.push(member);
     }
-    let isChanged = this.successors.adopt(fresh);
-    const predecessor = this.livePredecessor;
-    if (predecessor !== undefined && this.successors.members.length > 0) {
-      isChanged = this.successors.endWith(predecessor) || isChanged;
-    }
-    if (!isChanged) return;
+    if (!this.successors.adopt(fresh, this.livePredecessor)) return;
     this.soon(nowMs);
     this.#routes.changed(nowMs);
   }

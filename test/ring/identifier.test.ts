@@ -133,7 +133,7 @@ test("a list of candidates is cut at the first that does not go forward", async 
     [[], 8, "", true],
   ] as const) {
     const list = new SuccessorList(member("3"), length);
-    list.adopt(candidates.map(member));
+    list.adopt(candidates.map(member), undefined);
     assert.equal(names(list.members), expected, candidates.join(" "));
     assert.equal(list.isWhole(undefined, nobody), isWhole, `${candidates.join(" ")} whole`);
   }
@@ -141,18 +141,23 @@ test("a list of candidates is cut at the first that does not go forward", async 
 
 test("a short list ends with the predecessor, and the one past the cut shows a ring of L + 2 as whole", async () => {
   const list = new SuccessorList(member("3"), 2);
-  list.adopt([member("5")]);
-
-  assert.equal(list.endWith(member("1")), true);
+  assert.equal(list.adopt([member("5")], member("1")), true);
+  assert.equal(list.adopt([member("5")], member("1")), false);
   assert.equal(names(list.members), "5 1");
-  assert.equal(list.endWith(member("2")), false);
+  // Unknown nodes may stand between the two.
+  assert.equal(names(list.chain), "5");
+  assert.equal(list.isWhole(member("1"), nobody), false);
 
-  list.adopt([member("5"), member("7"), member("9")]);
+  list.endWith(member("2"));
+  assert.equal(names(list.members), "5 2");
+
+  list.adopt([member("5"), member("7"), member("9")], member("9"));
+  assert.equal(names(list.members), "5 7");
   assert.equal(list.isWhole(member("9"), nobody), true);
   assert.equal(list.isWhole(member("a"), nobody), false);
 
   // The answer that came round is older than a predecessor that stands elsewhere.
-  list.adopt([member("5"), member("7"), member("3")]);
+  list.adopt([member("5"), member("7"), member("3")], undefined);
   assert.equal(list.isWhole(member("7"), nobody), true);
   assert.equal(list.isWhole(member("9"), nobody), false);
   assert.equal(

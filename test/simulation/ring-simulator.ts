@@ -300,13 +300,16 @@ export class RingSimulator {
 
   /**
    * Zave's invariants over the first live successors of all members: exactly one
-   * cycle, in order, that everybody leads to. Undefined when they hold.
+   * cycle, in order, that everybody leads to. Undefined when they hold. One that
+   * has no live successor is no ring, unless it is the only member.
    */
   invalidity(): string | undefined {
     const next = new Map<NodeId, NodeId>();
-    for (const node of this.members) {
+    const { members } = this;
+    for (const node of members) {
       const live = node.ring.successors.find((member) => this.#isLive(member));
-      next.set(node.member.nodeId, live?.nodeId ?? node.member.nodeId);
+      if (live !== undefined) next.set(node.member.nodeId, live.nodeId);
+      else if (members.length > 1) return `${node.member.nodeId.slice(0, 6)} has no live successor`;
     }
     const start = [...next.keys()].sort()[0];
     if (start === undefined) return undefined;
