@@ -1,12 +1,31 @@
 /** `npm run simulate -- ring`: figures of one ring, and faults with what must hold after them. */
 import { parseArgs } from "node:util";
-import { CONVERGE_MS_MAX, churn, grow, largestArc, lookUp, splitInTwo } from "./ring-churn.ts";
+import { CONVERGE_MS_MAX, churn, grow, largestArc, splitInTwo } from "./ring-churn.ts";
+import { arcAfterJoins, observe, observeDeaths } from "./ring-figures.ts";
 import { RingSimulator } from "./ring-simulator.ts";
+import { stand } from "./standing-ring.ts";
 
-export const RING_USAGE = `ring [--nodes 10] [--seed 1] [--seeds 1] [--minutes 0.5] [--successors 8] [--kill 0.2] [--split]
-  grows a ring of --nodes and prints its figures; --kill: that share dies at once; --split: two halves for 15 s.
-  Then --seeds rings (at most 50 nodes each) live through --minutes of random faults each, beginning with --seed.
-  Times are virtual. Exit code 1 when anything that must hold did not.`;
+/** Rings up to this size live through random faults. */
+const CHURNED_MAX = 50;
+/** Larger ones are not grown by joins, but stand from the start. */
+const GROWN_MAX = 200;
+const LOOKUPS = 1000;
+
+export const RING_USAGE = `ring [--nodes 10] [--seed 1] [--seeds 1] [--minutes 0.5] [--successors 8] [--kill 0.2] [--split] [--arcs 1|20]
+  Figures of a ring of --nodes that lives for --minutes; --kill: that share then dies at once; --split: two halves
+  for 15 s. Up to ${CHURNED_MAX} nodes, --seeds further rings, beginning with --seed, live through --minutes of random
+  faults each, watched after each event; of larger rings the figures are printed for --seeds seeds.
+  --arcs: only the largest arc, of rings whose nodes join one by one, or 20 at once.
+  Times are virtual. Exit code 1 when anything that must hold did not; its seed replays it.`;
+
+interface Options {
+  readonly nodes: number;
+  readonly seed: number;
+  readonly successors: number;
+  readonly ms: number;
+  readonly kill: number;
+  readonly split: boolean;
+}
 
 /** @throws {Error} an argument is wrong; the message says which. */
 export async function simulateRing(args: string[]): Promise<number> {
@@ -18,111 +37,139 @@ export async function simulateRing(args: string[]): Promise<number> {
       seeds: { type: "string", default: "1" },
       minutes: { type: "string", default: "0.5" },
       successors: { type: "string", default: "8" },
-      kill: { type: "string" },
+      kill: { type: "string", default: "0" },
       split: { type: "boolean", default: false },
+      arcs: { type: "string", default: "0" },
     },
   });
-  const nodes = count("nodes", values.nodes, 1, 20_000);
-  const seed = count("seed", values.seed, 0, 2 ** 31);
+  const options: Options = {
+    nodes: count("nodes", values.nodes, 1, 20_000),
+    seed: count("seed", values.seed, 0, 2 ** 31),
+    successors: count("successors", values.successors, 1, 32),
+    ms: number("minutes", values.minutes, 0, 24 * 60) * 60_000,
+    kill: number("kill", values.kill, 0, 0.99),
+    split: values.split,
+  };
   const seeds = count("seeds", values.seeds, 0, 1_000_000);
-  const successors = count("successors", values.successors, 1, 32);
-  const faultyMs = Number(values.minutes) * 60_000;
-  if (!(faultyMs >= 0)) throw new Error("--minutes must be a number");
-  const kill = values.kill === undefined ? 0 : Number(values.kill);
-  if (!(kill >= 0 && kill < 1)) throw new Error("--kill must be a share, e.g. 0.2");
+  const atOnce = count("arcs", values.arcs, 0, 1000);
+  const each = (run: (seed: number) => boolean) => {
+    let failures = 0;
+    for (let seed = options.seed; seed < options.seed + seeds; seed++) if (!run(seed)) failures++;
+    return failures;
+  };
 
-  let failures = figures({ nodes, seed, successors, kill, split: values.split });
-  if (faultyMs > 0) {
-    for (let i = 0; i < seeds; i++) {
-      const result = churn({
-        seed: seed + i,
-        nodes: Math.min(nodes, 50),
-        successors,
-        faultyMs,
-        splits: values.split,
-      });
-      if (result.problems.length > 0) failures++;
-      const verdict = result.problems.length === 0 ? "ok" : `FAILED: ${result.problems.join("; ")}`;
-      print(`faults, seed ${seed + i}`, `whole ${result.convergedMs ?? "never"} ms after calm, ${verdict}`);
-    }
+  if (atOnce > 0) {
+    return each((seed) => {
+      const largest = arcAfterJoins({ nodes: options.nodes, seed, atOnce });
+      print(`largest arc, seed ${seed}`, `${largest.toFixed(2)} x the mean`);
+      return largest <= 2.1;
+    }) === 0
+      ? 0
+      : 1;
+  }
+  let failures: number;
+  if (options.nodes > CHURNED_MAX) failures = each((seed) => figures({ ...options, seed }));
+  else {
+    failures = figures({ ...options, ms: Math.min(options.ms, 20_000) }) ? 0 : 1;
+    if (options.ms > 0) failures += each((seed) => faults({ ...options, seed }));
   }
   return failures === 0 ? 0 : 1;
 }
 
-function figures(options: {
-  nodes: number;
-  seed: number;
-  successors: number;
-  kill: number;
-  split: boolean;
-}): number {
-  const { nodes, seed, successors, kill, split } = options;
+function faults({ seed, nodes, successors, ms, split }: Options): boolean {
+  const { problems, convergedMs, checks, answersJudged } = churn({
+    seed,
+    nodes,
+    successors,
+    faultyMs: ms,
+    splits: split,
+  });
+  const isGood = problems.length === 0;
+  print(
+    `faults, seed ${seed}`,
+    isGood
+      ? `ok: whole ${convergedMs} ms after; invariants checked ${checks} times, ${answersJudged} answers`
+      : `FAILED: ${problems.join("; ")}\n  replay: npm run simulate -- ring --nodes ${nodes} --successors ${successors} --minutes ${ms / 60_000}${split ? " --split" : ""} --seed ${seed}`,
+  );
+  return isGood;
+}
+
+function figures({ nodes, seed, successors, ms, kill, split }: Options): boolean {
   const simulator = new RingSimulator({ seed, successors });
-  let failures = 0;
-  const expectWhole = (what: string, msMax: number) => {
-    const tookMs = simulator.runUntil(() => simulator.disorder() === undefined, msMax, 100);
-    if (tookMs === undefined) failures++;
-    print(what, tookMs === undefined ? `FAILED: ${simulator.disorder()}` : `${tookMs} ms`);
-  };
-  const settledMs = grow(simulator, nodes);
-  if (settledMs === undefined) failures++;
+  const problems: string[] = [];
   print("nodes, seed", `${nodes}, ${seed}`);
-  print("whole after the last join", settledMs === undefined ? "FAILED" : `${settledMs} ms`);
+  if (nodes > GROWN_MAX) {
+    stand(simulator, nodes);
+    const problem = simulator.disorder() ?? simulator.invalidity();
+    if (problem !== undefined) problems.push(`the ring does not stand: ${problem}`);
+  } else {
+    const settledMs = grow(simulator, nodes);
+    print("whole after the last join", settledMs === undefined ? "FAILED" : `${settledMs} ms`);
+    if (settledMs === undefined) problems.push(`never grew: ${simulator.disorder()}`);
+    // Time for each finger to be fixed once more.
+    simulator.run(20_000);
+  }
   print("largest arc", `${largestArc(simulator).toFixed(2)} x the mean`);
-  // Time for each finger to be fixed once more.
-  simulator.run(20_000);
-  traffic(simulator, "idle", 5000);
-  failures += lookups(simulator, "lookups");
+
+  if (ms > 0) {
+    const startMs = performance.now();
+    const cpu = process.cpuUsage();
+    const found = observe(simulator, { ms, lookups: LOOKUPS });
+    const { user, system } = process.cpuUsage(cpu);
+    const halfLog = Math.log2(nodes) / 2;
+    print(
+      "hops",
+      `mean ${found.hopsMean.toFixed(2)} (1/2 log2 N = ${halfLog.toFixed(2)}), p99 ${found.hopsP99} (log2 N = ${(2 * halfLog).toFixed(1)}); by hops ${found.histogram.join(" ")}`,
+    );
+    print("lookups", `${found.begun} begun, ${found.failed} failed, ${found.wrong} wrong`);
+    if (found.failed + found.wrong > 0) problems.push("lookups failed or went wrong in a calm ring");
+    print(
+      "idle traffic per node and second",
+      `${found.traffic.messages.toFixed(1)} messages, ${Math.round(found.traffic.bytes)} bytes`,
+    );
+    print(
+      `${ms / 1000} virtual seconds took`,
+      `${((performance.now() - startMs) / 1000).toFixed(1)} s, ${((user + system) / 1e6).toFixed(1)} s of a core`,
+    );
+  }
   if (kill > 0) {
-    const doomed = simulator.members.filter(() => simulator.random() < kill);
-    for (const node of doomed.slice(0, nodes - 1)) simulator.crash(node.member.nodeId);
-    print("killed at once", `${doomed.length}`);
-    traffic(simulator, "under change", 2000);
-    expectWhole("whole again after", CONVERGE_MS_MAX);
-    failures += lookups(simulator, "lookups after the deaths");
+    const after = observeDeaths(simulator, { share: kill, seconds: 10, perSecond: 200 });
+    print("killed at once", `${after.dead}`);
+    after.seconds.forEach(({ begun, failed, wrong, dead }, i) => {
+      print(
+        `lookups begun in second ${i + 1}`,
+        `${begun}: ${((100 * failed) / begun).toFixed(1)} % failed, ${wrong} wrong, ${dead} of them dead`,
+      );
+    });
+    print("wrong after 4 s, dead named after 1.5 s", `${after.wrongLate}, ${after.deadLate}`);
+    if (after.wrongLate + after.deadLate > 0) problems.push("wrong answers after the deaths were detected");
+    print("whole again after", after.wholeMs === undefined ? "FAILED" : `${after.wholeMs} ms`);
+    if (after.wholeMs === undefined || after.wholeMs > CONVERGE_MS_MAX) {
+      problems.push(`not whole again: ${simulator.disorder()}`);
+    }
   }
   if (split) {
     splitInTwo(simulator);
     simulator.run(15_000);
     simulator.heal();
-    expectWhole("whole again after a split", 60_000);
+    const tookMs = simulator.runUntil(() => simulator.disorder() === undefined, 60_000, 100);
+    print("whole again after a split", tookMs === undefined ? "FAILED" : `${tookMs} ms`);
+    if (tookMs === undefined) problems.push(`still split: ${simulator.disorder()}`);
   }
-  for (const violation of simulator.violations.slice(0, 5)) print("FAILED", violation);
-  return failures + simulator.violations.length;
-}
-
-function traffic(simulator: RingSimulator, what: string, ms: number): void {
-  const before = { ...simulator.counts };
-  simulator.run(ms);
-  const perNode = (simulator.counts.messages - before.messages) / simulator.members.length / (ms / 1000);
-  const bytes =
-    (simulator.counts.bytes - before.bytes) / Math.max(1, simulator.counts.sampled - before.sampled);
-  print(
-    `messages per node and second, ${what}`,
-    `${perNode.toFixed(1)} (${((perNode * bytes) / 1024).toFixed(1)} KiB as JSON)`,
-  );
-}
-
-function lookups(simulator: RingSimulator, what: string): number {
-  const { hops, wrong } = lookUp(simulator, 1000);
-  hops.sort((a, b) => a - b);
-  const mean = hops.reduce((sum, n) => sum + n, 0) / Math.max(1, hops.length);
-  const histogram = new Map<number, number>();
-  for (const n of hops) histogram.set(n, (histogram.get(n) ?? 0) + 1);
-  print(
-    what,
-    `${mean.toFixed(2)} hops in the mean, ${hops[Math.floor(hops.length * 0.99)] ?? 0} at p99; ` +
-      [...histogram].map(([n, times]) => `${n}:${times}`).join(" "),
-  );
-  for (const line of wrong.slice(0, 5)) print("FAILED", line);
-  return wrong.length;
+  problems.push(...simulator.violations.slice(0, 5));
+  for (const problem of problems) print("FAILED", `seed ${seed}: ${problem}`);
+  return problems.length === 0;
 }
 
 function count(name: string, text: string, min: number, max: number): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < min || value > max) {
-    throw new Error(`--${name} must be a whole number from ${min} to ${max}`);
-  }
+  const value = number(name, text, min, max);
+  if (!Number.isInteger(value)) throw new Error(`--${name} must be a whole number from ${min} to ${max}`);
+  return value;
+}
+
+function number(name: string, text: string, min: number, max: number): number {
+  const value = text.trim() === "" ? Number.NaN : Number(text);
+  if (!(value >= min && value <= max)) throw new Error(`--${name} must be a number from ${min} to ${max}`);
   return value;
 }
 
