@@ -2,6 +2,7 @@
  * Fetches a robots.txt (RFC 9309, 2.3).
  */
 import { decodeText } from "../src/fetcher/charset.ts";
+import { UNKNOWN_HOST } from "../src/fetcher/failure.ts";
 import type { Fetcher, FetchRequest } from "../src/fetcher/fetcher.ts";
 import { canonicalUrl } from "../src/frontier/canonical-url.ts";
 import type { ScrapingEnd } from "../src/pool/scraping-message.ts";
@@ -35,7 +36,12 @@ export async function fetchRobots(
       signal: conditions.signal,
     });
     if (outcome.kind === "notStarted") return outcome;
-    if (outcome.kind === "broken") return robots(0, "", null, 0);
+    if (outcome.kind === "broken") {
+      // The origin itself may not or can't ever be asked: its pages will say why.
+      const isBarred = !outcome.retryable || outcome.reason === UNKNOWN_HOST;
+      if (hop === 0 && isBarred) return { kind: "report", report: outcome };
+      return robots(0, "", null, 0);
+    }
     if (outcome.kind === "answer") {
       return robots(
         outcome.status,

@@ -8,13 +8,15 @@ export interface Failure {
   readonly retryable: boolean;
 }
 
+export const UNKNOWN_HOST = "the host's name is not known to DNS";
+
 const FAILURE_BY_CODE: Readonly<Record<string, Failure>> = {
   __proto__: null as never,
   BLOCKED_ADDRESS: {
     reason: "blocked: the host is at no public address (--allow-addresses opens ranges)",
     retryable: false,
   },
-  ENOTFOUND: { reason: "the host's name is not known to DNS", retryable: true },
+  ENOTFOUND: { reason: UNKNOWN_HOST, retryable: true },
   EAI_AGAIN: { reason: "DNS did not answer", retryable: true },
   EAI_FAIL: { reason: "DNS did not answer", retryable: true },
   ECONNREFUSED: { reason: "connection refused", retryable: true },

@@ -255,7 +255,8 @@ export class Frontier {
           retryAfterMs: number | null;
           agoMs: number;
         }
-      | { readonly kind: "notStarted" },
+      | { readonly kind: "notStarted" }
+      | { readonly kind: "barred" },
     nowMs: number,
   ): void {
     const site = this.#state.hostOf(host);
@@ -264,6 +265,11 @@ export class Frontier {
     if (end.kind === "notStarted") {
       site.pace.notStarted(id);
       access.notFetched(nowMs);
+      return;
+    }
+    if (end.kind === "barred") {
+      site.pace.notStarted(id);
+      access.barred(nowMs);
       return;
     }
     site.pace.started(id, nowMs - end.agoMs);

@@ -13,6 +13,7 @@ import { backoffMs } from "./politeness.ts";
 const KEPT_MS = 24 * 3_600_000;
 /** How much longer an old copy serves while the file can't be had. */
 const STALE_MS = 600_000;
+const BARRED_MS = 10_000;
 const RULES_KEPT_MAX = 16;
 const NOT_FETCHED_MS = 100;
 
@@ -97,6 +98,13 @@ export class RobotsAccess {
   notFetched(nowMs: number): void {
     this.#isFetching = false;
     this.#retryAtMs = nowMs + NOT_FETCHED_MS;
+  }
+
+  /** The origin can't be asked for anything, so there is nothing to obey: its pages fail by themselves, with the reason. */
+  barred(nowMs: number): void {
+    this.#isFetching = false;
+    this.#rules.clear();
+    this.#copy = { status: 0, text: "", expiresAtMs: nowMs + BARRED_MS };
   }
 
   /** @param status 0: no answer. */

@@ -475,6 +475,8 @@ export class HostLeader implements Watcher {
     const agoMs = startedAtMs === undefined ? 0 : clock.now() - startedAtMs;
     if (end.kind === "notStarted") {
       this.#frontier.robotsFetched(host, origin, { kind: "notStarted" }, clock.now());
+    } else if (end.kind === "report" && end.report.kind === "broken") {
+      this.#frontier.robotsFetched(host, origin, { kind: "barred" }, clock.now());
     } else {
       const answer =
         end.kind === "report" && end.report.kind === "robots"
