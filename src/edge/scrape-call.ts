@@ -62,7 +62,7 @@ async function reasonOf(jobs: Jobs, jobId: string): Promise<Error> {
   const isTheSite = failure.status === null || failure.status === 429 || failure.status >= 500;
   if (isTheSite) {
     return new UnavailableError(
-      `the site did not give the page (${failure.reason}, ${failure.attempts} attempts); try again later`,
+      `the site did not give the page: ${failure.reason} (tried ${failure.attempts === 1 ? "once" : `${failure.attempts} times`})`,
     );
   }
   return new InvalidInputError(`the page gave no result: ${failure.reason}`, [

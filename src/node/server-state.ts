@@ -4,6 +4,7 @@
  * by joining one; any other one is started again as who it was, whatever the
  * flags say, so that one command line is good for the first start and all later ones.
  */
+import { existsSync } from "node:fs";
 import { mkdir, readdir, rename } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { ServerSettings } from "../config.ts";
@@ -53,6 +54,9 @@ export async function openServerState(settings: ServerSettings, log: Log): Promi
   const isMaking = settings.bootstrap || settings.join !== undefined;
   if (settings.asNew) await setAside(path, settings);
   await requireServerOrEmpty(path, isMaking);
+  const isNew = !existsSync(join(path, "identity.json"));
+  // A token that can't be read leaves nothing behind; a server that was let in needs none any more.
+  if (isMaking && isNew && settings.joinTokenFile !== undefined) await readTokenFile(settings.joinTokenFile);
   const directory = await DataDirectory.open(path, { create: isMaking });
   try {
     return directory.identity === undefined

@@ -81,7 +81,7 @@ export class ScrapingProcess {
       clearInterval(this.#alive);
       reject(
         new UnavailableError(
-          `the scraping process ended before it was ready: ${this.#stderr.trim() || event}; check that the installation is complete (npm ci)`,
+          `the scraping process ended before it was ready: ${headline(this.#stderr) ?? event}; check that the installation is complete (npm ci)`,
         ),
       );
       options.log.debug(event, { ...fields, inFlight: this.#inFlight.size, stderr: this.#stderr.trim() });
@@ -188,4 +188,10 @@ function execArguments(): string[] {
   // Runtimes before 25 leave the network out of the permission model, and don't know the flag.
   if (process.allowedNodeEnvironmentFlags.has("--allow-net")) flags.push("--allow-net");
   return flags;
+}
+
+/** The line of what a dying process wrote that names the error; its stack is for the log. */
+function headline(text: string): string | undefined {
+  const lines = text.split("\n").map((line) => line.trim());
+  return lines.find((line) => /^\w*Error\b/.test(line)) ?? lines.find((line) => line !== "");
 }
