@@ -29,6 +29,9 @@ export class RingWitness {
   readonly #simulator: RingSimulator;
   // Oldest first; the last one is the present, the first began before what still counts.
   readonly #snapshots: Snapshot[] = [];
+  // When each node could last be asked for the first time, and no longer.
+  readonly #cameMs = new Map<NodeId, number>();
+  readonly #goneMs = new Map<NodeId, number>();
   /** When the promise was last out of force. */
   #brokenMs = 0;
   #roughMs = 0;
@@ -40,6 +43,14 @@ export class RingWitness {
   constructor(simulator: RingSimulator) {
     this.#simulator = simulator;
     simulator.onChange = () => this.#look();
+  }
+
+  /** The ring was seen to be whole, on a network without faults: all is promised from now on, right answers soon. */
+  begin(): void {
+    this.#look();
+    this.#isHealed = true;
+    this.#brokenMs = Number.NEGATIVE_INFINITY;
+    this.#roughMs = this.#simulator.nowMs;
   }
 
   /** Looks at an answer when it arrives. */
@@ -55,17 +66,21 @@ export class RingWitness {
     }
     if (!this.#isPromised || endedMs - Math.max(this.#brokenMs, this.#roughMs) < GRACE_MS) return;
     this.answersJudged++;
-    const fromMs = startedMs - GRACE_MS;
-    const isRight = this.#snapshots.some(
-      ({ order }, i) =>
-        (this.#snapshots[i + 1]?.sinceMs ?? Number.POSITIVE_INFINITY) >= fromMs &&
-        order[firstAtOrAfter(order, point)] === named,
-    );
-    if (isRight) return;
+    if (this.#mayBeNamed(named, point, startedMs - GRACE_MS)) return;
     const { order } = this.#snapshots.at(-1)!;
     const owner = order[firstAtOrAfter(order, point)];
     this.#violated(
       `${asker.slice(0, 6)} was told ${name} as owner of ${point.slice(0, 6)}, not ${owner?.slice(0, 6)}`,
+    );
+  }
+
+  /** Whether `named` is the owner, but for what came or went after `fromMs`. */
+  #mayBeNamed(named: NodeId, point: NodeId, fromMs: number): boolean {
+    const { order } = this.#snapshots.at(-1)!;
+    const wasThere = order.includes(named) || (this.#goneMs.get(named) ?? Number.NEGATIVE_INFINITY) >= fromMs;
+    return (
+      wasThere &&
+      order.every((nodeId) => !isNearer(nodeId, named, point) || (this.#cameMs.get(nodeId) ?? 0) >= fromMs)
     );
   }
 
@@ -107,6 +122,8 @@ export class RingWitness {
       .sort();
     const last = this.#snapshots.at(-1)?.order;
     if (last?.length === order.length && last.every((nodeId, i) => nodeId === order[i])) return;
+    for (const nodeId of order) if (last?.includes(nodeId) !== true) this.#cameMs.set(nodeId, nowMs);
+    for (const nodeId of last ?? []) if (!order.includes(nodeId)) this.#goneMs.set(nodeId, nowMs);
     this.#snapshots.push({ sinceMs: nowMs, order });
     while (this.#snapshots.length > 1 && this.#snapshots[1]!.sinceMs < nowMs - 2 * BASE_MS) {
       this.#snapshots.shift();
@@ -147,4 +164,9 @@ export class RingWitness {
   #violated(what: string): void {
     this.#simulator.violations.push(`${this.#simulator.nowMs}: ${what}`);
   }
+}
+
+/** Whether one that walks clockwise from `point` meets `nodeId` before `other`. */
+function isNearer(nodeId: NodeId, other: NodeId, point: NodeId): boolean {
+  return nodeId !== other && (nodeId === point || between(nodeId, point, other)) && other !== point;
 }
