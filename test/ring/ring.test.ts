@@ -16,7 +16,6 @@ const member = (digits: string, incarnation = 1): Member => ({
   incarnation,
   instance: `${incarnation}`,
 });
-const first = (simulator: RingSimulator, name: string) => simulator.node(at(name)).ring.successors[0]?.nodeId;
 const isWhole = (simulator: RingSimulator) => simulator.disorder() === undefined;
 
 /** Virtual milliseconds until it is one ring in order. */
