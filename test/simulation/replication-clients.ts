@@ -1,4 +1,5 @@
 /** Clients of a simulated group: what they ask, what they are told, and the history of it. */
+import { compareVersions } from "../../src/replication/ballot.ts";
 import type { Operation, Outcome } from "../../src/replication/register.ts";
 import type { Call, Change, Condition, Input, Output } from "./linearizability.ts";
 import type { Answer, SimulatedNode } from "./replication-node.ts";
@@ -37,6 +38,8 @@ interface Request {
   /** One attempt may have happened, and nothing was heard of it. */
   isOpen: boolean;
   told: string | undefined;
+  /** Of each key, the greatest version that anybody had been told of before this was asked. */
+  readonly floor: ReadonlyMap<string, string>;
 }
 
 export class Clients {
@@ -47,6 +50,8 @@ export class Clients {
   /** What a client last saw under a key. */
   readonly #seen = new Map<string, { readonly value: string; readonly version: string }>();
   readonly #versions = new Map<string, string>();
+  /** Of each key, the greatest version that anybody was told of. */
+  readonly #told = new Map<string, string>();
   #moment = 0;
   #number = 0;
   #value = 0;
@@ -81,6 +86,7 @@ export class Clients {
       attempts: 0,
       isOpen: false,
       told: undefined,
+      floor: new Map(this.#told),
     };
     this.#final = { number, then };
     this.#asked.set(number, { client: -1, operation, input, invoked: request.invoked, node, request });
@@ -112,6 +118,7 @@ export class Clients {
       return;
     }
     if ("kind" in answer) {
+      this.#notBehind(asked, answer);
       if (answer.kind === "written") {
         this.#world.acknowledged(answer.version);
         this.acknowledged++;
@@ -140,6 +147,31 @@ export class Clients {
       this.#record(judged, output, request.invoked);
     } else if (request.isOpen) this.#record(input, undefined, request.invoked);
     this.#think(asked.client);
+  }
+
+  /** Nobody is shown a state older than one that somebody was told of before it was asked. */
+  #notBehind({ operation, request }: Asked, answer: Outcome): void {
+    const shown: [key: string, version: string][] = [];
+    switch (answer.kind) {
+      case "entries":
+      case "scanned":
+        for (const entry of answer.entries) if (entry !== undefined) shown.push([entry.key, entry.version]);
+        break;
+      case "written":
+        if (operation.kind === "batch") {
+          for (const { key } of operation.changes) shown.push([key, answer.version]);
+        }
+        break;
+      case "conflict":
+        if (answer.failed.found !== undefined) shown.push([answer.failed.key, answer.failed.found]);
+    }
+    for (const [key, version] of shown) {
+      const floor = request.floor.get(key);
+      if (floor !== undefined && compareVersions(version, floor) < 0)
+        this.#world.complain(`${key} was shown at ${version} after ${floor} had been told of`);
+      const told = this.#told.get(key);
+      if (told === undefined || compareVersions(version, told) > 0) this.#told.set(key, version);
+    }
   }
 
   #judged(asked: Asked, answer: Outcome): { input: Input; output: Output } {
@@ -205,7 +237,14 @@ export class Clients {
       if (this.#isOver) return;
       const { operation, input } = this.#invent();
       const id = operation.kind === "batch" ? operation.requestId : undefined;
-      const request: Request = { id, invoked: ++this.#moment, attempts: 0, isOpen: false, told: undefined };
+      const request: Request = {
+        id,
+        invoked: ++this.#moment,
+        attempts: 0,
+        isOpen: false,
+        told: undefined,
+        floor: new Map(this.#told),
+      };
       this.#ask(client, operation, input, request);
     });
   }

@@ -42,6 +42,8 @@ const TARGETS: readonly Body["kind"][] = [
   "forget",
 ];
 
+export type Focus = "promises" | "reads" | "members";
+
 /** `node`: preferably one that matters; `held`: all that hold a copy. */
 type Strike = readonly [weight: number, deed: (node: SimulatedNode, held: readonly SimulatedNode[]) => void];
 
@@ -94,20 +96,22 @@ export class ReplicationSimulator implements NodeWorld {
     readonly deeds: readonly Deed[];
     readonly ratio: number;
   };
-  readonly #crashOnPromiseRatio: number;
-  readonly #diskMs: number;
-  readonly #strikeMs: number;
-  readonly #strikes: readonly Strike[];
+  #crashOnPromiseRatio: number;
+  #diskMs: number;
+  #strikeMs: number;
+  #strikes: readonly Strike[];
+  #clientThinkMs: number;
   #trace: ((line: string) => void) | undefined;
 
-  constructor(seed: number, options: { faultyMs?: number; trace?: (line: string) => void } = {}) {
+  /** @param options.focus what most goes wrong; of everything something, when left out. */
+  constructor(seed: number, options: { focus?: Focus; trace?: (line: string) => void } = {}) {
     this.seed = seed;
     this.random = randomFrom(seed * 7919 + 13);
     this.#trace = options.trace;
     const { random } = this;
-    this.#faultyMs = options.faultyMs ?? 2000 + random() * 6000;
+    this.#faultyMs = 2000 + random() * 6000;
     this.nodeIds = Array.from({ length: NODES }, (_, i) => `n${i}`).sort(() => random() - 0.5);
-    this.#factor = [1, 2, 3, 3, 3, 4, 5, 5][Math.floor(random() * 8)]!;
+    this.#factor = options.focus === undefined ? [1, 2, 3, 3, 3, 4, 5, 5][Math.floor(random() * 8)]! : 3;
     const settings: ReplicaSettings = {
       replicationFactor: this.#factor,
       leaderTimeoutMs: 500,
@@ -135,6 +139,8 @@ export class ReplicationSimulator implements NodeWorld {
     this.#diskMs = random() < 0.5 ? 4 : random() * 60;
     this.#strikeMs = 100 + random() * 600;
     this.#strikes = this.#inventStrikes();
+    this.#clientThinkMs = 5 + random() * 60;
+    if (options.focus !== undefined) this.#turnTo(options.focus);
     this.#clients = new Clients({
       random,
       nodes: () => this.nodes,
@@ -160,7 +166,7 @@ export class ReplicationSimulator implements NodeWorld {
     this.#wish(this.nodeIds.slice(0, this.#factor));
     for (const node of this.nodes) this.#ping(node);
     this.#clients.start();
-    this.#clients.thinkMs = 5 + this.random() * 60;
+    this.#clients.thinkMs = this.#clientThinkMs;
     this.#misfortune();
     this.#runUntil(() => this.witness.problems.length > 0, this.#faultyMs);
     const wholeMs = this.witness.problems.length > 0 ? 0 : this.#calm();
@@ -216,7 +222,8 @@ export class ReplicationSimulator implements NodeWorld {
     this.#trace?.(
       `${this.#nowMs.toFixed(1)} ${node.nodeId} writes ${meta === undefined ? "beside" : `promised ${meta.promised.round}.${meta.promised.replicaId} claim ${meta.accepted.round}.${meta.accepted.replicaId}.${meta.seq}`}`,
     );
-    if (isPromise && !this.#isCalm && this.random() < this.#crashOnPromiseRatio) {
+    const isForAnother = meta?.promised.replicaId !== meta?.replicaId;
+    if (isPromise && isForAnother && !this.#isCalm && this.random() < this.#crashOnPromiseRatio) {
       this.#at(this.#nowMs, node, () => this.#crash(node));
     }
     this.#sync(node);
@@ -461,6 +468,36 @@ export class ReplicationSimulator implements NodeWorld {
       strike?.[1](node, held);
       this.#misfortune();
     });
+  }
+
+  /** Three members over a good network, of which little but one thing goes wrong, often. */
+  #turnTo(focus: Focus): void {
+    this.#lossRatio = 0;
+    this.#doubleRatio = 0;
+    this.#lateRatio = 0;
+    this.#clientThinkMs = 8;
+    // An answer that was sent before the cut may arrive long after it.
+    this.#mischief = { kinds: new Set(["appended"]), deeds: ["late"], ratio: focus === "reads" ? 0.2 : 0 };
+    this.#crashOnPromiseRatio = focus === "promises" ? 0.5 : 0;
+    this.#diskMs = focus === "promises" ? 50 : 4;
+    this.#strikeMs = focus === "members" ? 400 : 600;
+    this.#strikes = {
+      promises: [[1, (node: SimulatedNode) => this.#wrongSuspicion(node, 1)] as const],
+      reads: [
+        [
+          1,
+          () => {
+            const leader = this.nodes.find((node) => node.replica?.servingBallot !== undefined);
+            if (leader !== undefined) this.#isolate(leader);
+          },
+        ] as const,
+      ],
+      members: [
+        [3, () => this.#wish(this.#otherNodes())] as const,
+        [2, (node: SimulatedNode) => this.#isolate(node)] as const,
+        [1, (node: SimulatedNode) => this.#crash(node)] as const,
+      ],
+    }[focus];
   }
 
   /** With weights, which a seed sets for itself: some are about crashes, some about leaders, some about members. */
