@@ -152,6 +152,8 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a memory that was given up returns under its old id",
+    focus: "members",
+    seedsMax: 40,
     edits: [
       [
         "test/simulation/replication-node.ts",

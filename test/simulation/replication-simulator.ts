@@ -170,7 +170,7 @@ export class ReplicationSimulator implements NodeWorld {
     this.#misfortune();
     this.#runUntil(() => this.witness.problems.length > 0, this.#faultyMs);
     const wholeMs = this.witness.problems.length > 0 ? 0 : this.#calm();
-    const verdict = this.witness.problems.length > 0 ? "linearizable" : judge(this.#clients.calls, 20_000);
+    const verdict = this.witness.problems.length > 0 ? "linearizable" : judge(this.#clients.calls, 5_000);
     if (verdict === "not linearizable") this.complain("the history is not linearizable");
     return {
       seed: this.seed,
