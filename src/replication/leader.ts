@@ -201,6 +201,8 @@ export class Leader {
     progress.answered(nowMs);
     switch (body.kind) {
       case "appended":
+        // What was never sent can't be durable anywhere: a defect there must not commit anything here.
+        if (body.seq > this.#state.seq || body.round > this.#round) return;
         // Newly level: what came after the state that it took over is still to be sent.
         if (!progress.isLevel) progress.sent = body.seq;
         progress.match = Math.max(progress.match, body.seq);

@@ -38,6 +38,18 @@ const HEARD_AGAIN_MS = 250;
 const OUTSIDE_ASK_MS = 5_000;
 const OUTSIDE_ASK_MS_MAX = 10 * 60_000;
 
+const PROPOSER_KINDS: ReadonlySet<Body["kind"]> = new Set([
+  "canvass",
+  "prepare",
+  "stopped",
+  "lead",
+  "append",
+  "offer",
+  "confirm",
+  "invite",
+  "forget",
+]);
+
 export class Replica {
   readonly state: ReplicaState;
   readonly #ports: ReplicaPorts;
@@ -282,6 +294,8 @@ export class Replica {
       if (isLeading && !this.state.isEmpty) this.#send(from, { kind: "damaged", ballot: body.ballot });
       return;
     }
+    // A ballot's own proposer speaks for it, nobody else.
+    if (PROPOSER_KINDS.has(body.kind) && "ballot" in body && body.ballot.replicaId !== from) return;
     if ("ballot" in body) this.#roundSeen = Math.max(this.#roundSeen, body.ballot.round);
     switch (body.kind) {
       case "canvass":
