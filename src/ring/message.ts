@@ -36,7 +36,7 @@ export const ringMessageSchema = z.discriminatedUnion("kind", [
   }),
   /** "I believe that I am your predecessor": `node` is the sender itself. */
   z.object({ kind: z.literal("notify"), node: memberSchema }),
-  /** "`node` may be your successor": it counts only once it has answered. */
+  /** "`node` may be your successor": it counts only once it has answered. From `node` itself: "my list has changed". */
   z.object({ kind: z.literal("hint"), node: memberSchema }),
   /** Holds `point` for a node to come. `known`: reserved points of this arc that the asker has already counted as nodes. */
   z.object({ kind: z.literal("reserve"), id, point: nodeIdSchema, known: z.array(nodeIdSchema).max(64) }),

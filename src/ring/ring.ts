@@ -422,7 +422,7 @@ export class Ring {
         return;
       case "hint": {
         const node = this.#isMember ? this.#learn(message.node) : undefined;
-        if (node !== undefined) this.#stabilisation.consider(node);
+        if (node !== undefined) this.#stabilisation.hinted(node, this.#nowMs);
         return;
       }
       case "reserve":

@@ -131,6 +131,12 @@ export class Stabilisation {
     this.#routes.changed(nowMs);
   }
 
+  /** Somebody thinks that `candidate` follows here. The first successor names itself when its list has changed. */
+  hinted(candidate: Member, nowMs: number): void {
+    if (candidate.nodeId === this.successors.first?.nodeId) this.soon(nowMs);
+    else this.consider(candidate);
+  }
+
   /** A node that may stand between here and the first successor: it counts once it has answered. */
   consider(candidate: Member): void {
     if (!this.#isNearer(candidate) || this.#considered.has(candidate.nodeId)) return;
@@ -267,8 +273,11 @@ export class Stabilisation {
       const member = this.#routes.learn(candidate);
       if (member !== undefined && !this.#routes.isDead(member)) fresh.push(member);
     }
-    if (!this.successors.adopt(fresh, this.livePredecessor)) return;
+    const predecessor = this.livePredecessor;
+    if (!this.successors.adopt(fresh, predecessor)) return;
     this.soon(nowMs);
+    // A change has to reach the L nodes before this one: in steps of a whole round it would take seconds.
+    if (predecessor !== undefined) this.#routes.send(predecessor, { kind: "hint", node: this.#self });
     this.#routes.changed(nowMs);
   }
 
