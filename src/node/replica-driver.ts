@@ -387,7 +387,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
             ...(next === undefined ? {} : { meta: encodeMeta(next) }),
           })
           .then(
-            () => this.#persisted(partition, token),
+            () => this.#persisted(held, token),
             (error: unknown) => this.#setAside(partition, error),
           );
       },
@@ -573,9 +573,9 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     } else waiting.reject(new OutcomeUnknownError(`partition ${held.partition}`));
   }
 
-  #persisted(partition: number, token: number): void {
-    const held = this.#replicas.get(partition);
-    if (held === undefined || this.#isStopped) return;
+  /** What a replica that was given up since had written concerns nobody any more. */
+  #persisted(held: Held, token: number): void {
+    if (this.#isStopped || this.#replicas.get(held.partition) !== held) return;
     this.#within(held, () => held.replica.persisted(token, performance.now()));
   }
 

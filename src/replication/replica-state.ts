@@ -160,6 +160,7 @@ export class ReplicaState {
   }
 
   persisted(token: number): void {
+    assert(token <= this.#token, "only what was handed over becomes durable");
     this.#durableToken = Math.max(this.#durableToken, token);
     while (this.#waiting.length > 0 && this.#waiting[0]!.token <= this.#durableToken) {
       this.#waiting.shift()!.then();

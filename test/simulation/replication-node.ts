@@ -32,7 +32,12 @@ export interface NodeWorld {
   after(node: SimulatedNode, ms: number, then: () => void): void;
   send(node: SimulatedNode, packet: Packet): void;
   /** The node's disk has something to make durable. */
-  written(node: SimulatedNode, before: DiskImage["meta"], write: Parameters<EntryStore["write"]>[0]): void;
+  written(
+    node: SimulatedNode,
+    before: DiskImage["meta"],
+    write: Parameters<EntryStore["write"]>[0],
+    synced: () => void,
+  ): void;
   answered(node: SimulatedNode, operation: number, answer: Answer): void;
   serving(node: SimulatedNode, ballot: Ballot): void;
   complain(problem: string): void;
@@ -217,15 +222,13 @@ export class SimulatedNode {
     }
   }
 
-  synced(token: number): void {
-    const { replica } = this;
-    if (replica !== undefined) this.within(() => replica.persisted(token, this.nowMs()));
-  }
-
   #open(meta: ReplicaMeta): Replica {
     const store: EntryStore = {
       get: (generation, key) => this.disk.current.generations.get(generation)?.get(key),
-      write: (write) => this.#world.written(this, this.disk.current.meta, write),
+      write: (write) =>
+        this.#world.written(this, this.disk.current.meta, write, () => {
+          if (this.replica === replica) this.within(() => replica.persisted(write.token, this.nowMs()));
+        }),
     };
     const ports: ReplicaPorts = {
       hears: (ballot) => this.#hears(ballot),
@@ -239,7 +242,7 @@ export class SimulatedNode {
       mayStep: () => true,
       random: this.#world.random,
     };
-    return new Replica({
+    const replica = new Replica({
       meta,
       store,
       digestKey: Buffer.alloc(16, 3),
@@ -248,6 +251,7 @@ export class SimulatedNode {
       incarnation: this.incarnation,
       nowMs: this.nowMs(),
     });
+    return replica;
   }
 
   #hears(ballot: Ballot): boolean {
@@ -359,7 +363,8 @@ export class SimulatedNode {
       Math.max(...leftovers) + 1,
       leftovers,
     );
-    this.#world.written(this, undefined, { token: 0, generation: meta.generation, changes: [], meta });
+    const write = { token: 0, generation: meta.generation, changes: [], meta };
+    this.#world.written(this, undefined, write, () => {});
     this.#snapshots = new Map();
     this.replica = this.#open(meta);
   }

@@ -214,8 +214,9 @@ export class ReplicationSimulator implements NodeWorld {
     node: SimulatedNode,
     before: ReplicaMeta | undefined,
     write: Parameters<NodeWorld["written"]>[2],
+    synced: () => void,
   ): void {
-    node.disk.write(write, () => node.synced(write.token));
+    node.disk.write(write, synced);
     this.witness.wrote(before, write, node.disk.current);
     const { meta } = write;
     const isPromise = meta !== undefined && meta.promised.round !== before?.promised.round;
