@@ -292,6 +292,7 @@ export class FailureDetector {
 
   #isPingDue(peer: Peer, silence: number, nowMs: number): boolean {
     const since = nowMs - peer.pingedMs;
+    if (since < PING_MS_LOWER) return false;
     if (peer.isSuspected) return since >= SUSPECTED_PING_MS;
     const pingMs = this.#self < peer.member.nodeId ? PING_MS_LOWER : PING_MS;
     if (since < pingMs) return false;

@@ -10,22 +10,31 @@ interface Pending {
   readonly to: NodeId;
   readonly sentMs: number;
   deadlineMs: number;
-  readonly done: (answer: Answer | undefined, tookMs: number) => void;
+  readonly done: Done;
 }
 
 /** `undefined`: no answer in time, or the connection was refused. */
-export type Done = (answer: Answer | undefined, tookMs: number) => void;
+type Done = (answer: Answer | undefined) => void;
 
 export class Requests {
   readonly #send: (to: Sender, message: RingMessage) => void;
+  readonly #ended: (to: NodeId, isAnswered: boolean, tookMs: number) => void;
   // In order of sending.
   readonly #pending = new Map<number, Pending>();
   #nextId: number;
 
-  /** @param firstId drawn per start, so that an answer to an earlier start fits no question of this one. */
-  constructor(firstId: number, send: (to: Sender, message: RingMessage) => void) {
+  /**
+   * @param firstId drawn per start, so that an answer to an earlier start fits no question of this one.
+   * @param ended is told of each question before its own `done`.
+   */
+  constructor(
+    firstId: number,
+    send: (to: Sender, message: RingMessage) => void,
+    ended: (to: NodeId, isAnswered: boolean, tookMs: number) => void,
+  ) {
     this.#nextId = firstId;
     this.#send = send;
+    this.#ended = ended;
   }
 
   ask(to: Sender, question: Question, nowMs: number, timeoutMs: number, done: Done): void {
@@ -35,7 +44,7 @@ export class Requests {
     if (this.#pending.size > PENDING_MAX) {
       const [oldestId, oldest] = this.#pending.entries().next().value!;
       this.#pending.delete(oldestId);
-      oldest.done(undefined, nowMs - oldest.sentMs);
+      this.#end(oldest, undefined, nowMs);
     }
   }
 
@@ -44,7 +53,7 @@ export class Requests {
     const pending = this.#pending.get(answer.id);
     if (pending === undefined || pending.to !== from) return;
     this.#pending.delete(answer.id);
-    pending.done(answer, nowMs - pending.sentMs);
+    this.#end(pending, answer, nowMs);
   }
 
   /** Nothing listens at `nodeId`: what was asked there stays unanswered. */
@@ -68,6 +77,11 @@ export class Requests {
       this.#pending.delete(id);
       (failed ??= []).push(pending);
     }
-    for (const pending of failed ?? []) pending.done(undefined, nowMs - pending.sentMs);
+    for (const pending of failed ?? []) this.#end(pending, undefined, nowMs);
+  }
+
+  #end(pending: Pending, answer: Answer | undefined, nowMs: number): void {
+    this.#ended(pending.to, answer !== undefined, nowMs - pending.sentMs);
+    pending.done(answer);
   }
 }

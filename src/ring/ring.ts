@@ -32,6 +32,8 @@ const LAST_RESORTS_MAX = 64;
 const FORGET_MS = 60_000;
 
 const NOTHING = new Uint8Array(0);
+/** That an answer came is all that a ping is for. */
+const ignore = () => {};
 
 export interface RingSettings {
   /** Length of the successor list, L. */
@@ -100,7 +102,14 @@ export class Ring {
     for (const { seenMs, ...member } of options.contacts) this.#book.learn(member, seenMs);
     this.#fingers = new FingerTable(self.nodeId);
     this.#reservations = new Reservations(self.nodeId);
-    this.#requests = new Requests(Math.floor(random() * 2 ** 30), (to, message) => this.#send(to, message));
+    this.#requests = new Requests(
+      Math.floor(random() * 2 ** 30),
+      (to, message) => this.#send(to, message),
+      (to, isAnswered, tookMs) => {
+        if (isAnswered) this.#detector.answered(to, tookMs, this.#nowMs);
+        else this.#detector.unanswered(to);
+      },
+    );
     this.#detector = new FailureDetector({
       self: self.nodeId,
       suspectAfterMs: settings.suspectAfterMs,
@@ -576,7 +585,7 @@ export class Ring {
 
   #ping(to: Member): void {
     this.#detector.told(to.nodeId, this.#nowMs);
-    this.#ask(to, { kind: "ping", load: this.#load, led: NOTHING, zone: this.self.zone }, () => {});
+    this.#ask(to, { kind: "ping", load: this.#load, led: NOTHING, zone: this.self.zone }, ignore);
   }
 
   #ask(
@@ -585,11 +594,7 @@ export class Ring {
     done: (answer: Answer | undefined) => void,
     timeoutMs = this.#detector.roundTripOf(to.nodeId).timeoutMs,
   ): void {
-    this.#requests.ask(to, question, this.#nowMs, timeoutMs, (answer, tookMs) => {
-      if (answer === undefined) this.#detector.unanswered(to.nodeId);
-      else this.#detector.answered(to.nodeId, tookMs, this.#nowMs);
-      done(answer);
-    });
+    this.#requests.ask(to, question, this.#nowMs, timeoutMs, done);
   }
 
   #send(to: Sender, message: RingMessage): void {
