@@ -215,7 +215,6 @@ export const BREAKS: readonly Break[] = [
   {
     name: "two members are changed at once",
     focus: "members",
-    seedsMax: 60,
     edits: [
       [
         `${R}leader.ts`,
