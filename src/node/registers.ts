@@ -86,15 +86,19 @@ export class RoutedRegisters implements Registers {
   readonly #waiting = new Set<(error: Error) => void>();
   #calls = 0;
   #redirects = 0;
+  #lookups = 0;
   #isStopped = false;
 
   constructor(routes: LeaderRoutes) {
     this.#routes = routes;
   }
 
-  /** How many calls were made, and how many of their attempts hit a server that did not lead. */
-  get counts(): { calls: number; redirects: number } {
-    return { calls: this.#calls, redirects: this.#redirects };
+  /**
+   * How many calls were made, how many of their attempts hit a server that did
+   * not lead, and how many had to ask the ring because no leader was known.
+   */
+  get counts(): { calls: number; redirects: number; lookups: number } {
+    return { calls: this.#calls, redirects: this.#redirects, lookups: this.#lookups };
   }
 
   operate(partition: number, operation: Operation, options: RegisterOptions = {}): Promise<Outcome> {
@@ -244,6 +248,7 @@ export class RoutedRegisters implements Registers {
       if (hint === undefined || refused.has(hint) || ring.isSuspected(hint)) continue;
       if (hint === self.nodeId || ring.member(hint) !== undefined) return hint;
     }
+    this.#lookups++;
     const wished = await ring
       .successorsOf(positionOf(partition, partitionCount), replicationFactor)
       .then((found) => found.members)

@@ -230,6 +230,7 @@ export async function setUpParts(
   closing.defer(async () => {
     reception.close();
     registers.stop();
+    log.info("registers.stopped", registers.counts);
     await ring.leave();
     await pause(GOODBYE_MS);
     ring.stop();
