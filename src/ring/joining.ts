@@ -9,7 +9,8 @@ const RETRY_MS_MAX = 2000;
 
 export interface JoiningRoutes {
   random(): number;
-  lookupSelf(contact: Member, done: (found: Found | undefined, isAnswered: boolean) => void): void;
+  /** Gives whether a member has taken part so far. */
+  lookupSelf(contact: Member, done: (found: Found | undefined, isAnswered: boolean) => void): () => boolean;
   /** Undefined: no answer, or not a member. */
   successorsOf(owner: Member, done: (successors: readonly Member[] | undefined) => void): void;
   /** Becomes a member with these candidates as successors; with none, a ring of one. Called once. */
@@ -25,6 +26,8 @@ export class Joining {
   #delayMs = RETRY_MS;
   #aloneMs: number;
   #isOver = false;
+  // Of the lookups under way: whether a member has answered.
+  readonly #underWay = new Set<() => boolean>();
 
   /** @param options.aloneMs when it becomes a ring of one, unless a member has answered by then. */
   constructor(options: {
@@ -44,8 +47,12 @@ export class Joining {
   tick(nowMs: number): void {
     if (this.#isOver || nowMs < this.#dueMs) return;
     if (nowMs >= this.#aloneMs) {
-      this.#enter([]);
-      return;
+      // A slow way into a ring is no reason to found another one beside it.
+      if (![...this.#underWay].some((isAnswered) => isAnswered())) {
+        this.#enter([]);
+        return;
+      }
+      this.#aloneMs = Number.POSITIVE_INFINITY;
     }
     const atOnce = Math.min(AT_ONCE, this.#contacts.length);
     for (let i = 0; i < atOnce; i++) this.#tryBy(this.#contacts[this.#turn++ % this.#contacts.length]!);
@@ -67,7 +74,8 @@ export class Joining {
   }
 
   #tryBy(contact: Member): void {
-    this.#routes.lookupSelf(contact, (found, isAnswered) => {
+    const hasAnswer = this.#routes.lookupSelf(contact, (found, isAnswered) => {
+      this.#underWay.delete(hasAnswer);
       if (isAnswered) this.#aloneMs = Number.POSITIVE_INFINITY;
       if (found === undefined || this.#isOver) return;
       // The whole list of the successor comes first, then this node becomes visible.
@@ -75,6 +83,7 @@ export class Joining {
         if (successors !== undefined) this.#enter([found.owner, ...successors]);
       });
     });
+    this.#underWay.add(hasAnswer);
   }
 
   #enter(candidates: readonly Member[]): void {

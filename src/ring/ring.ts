@@ -157,7 +157,7 @@ export class Ring {
       current: (member) => this.member(member.nodeId) ?? member,
       nowMs: () => this.#nowMs,
       ask: (to, question, done, patience) =>
-        this.#ask(to, question, done, this.#detector.roundTripOf(to.nodeId).timeoutMs * patience),
+        this.#ask(to, question, done, this.#detector.roundTripOf(to.nodeId).timeoutMsOf(patience)),
     });
     this.#healing = new Healing(self, this.#book, this.#detector, {
       random,

@@ -28,6 +28,11 @@ export class RoundTrip {
     return Math.min(TIMEOUT_MS_MAX, Math.max(TIMEOUT_MS_MIN, this.#meanMs + 4 * this.#deviationMs));
   }
 
+  /** The same for one that is waited for so many times as long; never more than a second. */
+  timeoutMsOf(patience: number): number {
+    return Math.min(TIMEOUT_MS_MAX, this.timeoutMs * patience);
+  }
+
   /** When an answer is slow enough to ask somebody else as well. */
   get slowMs(): number {
     return this.timeoutMs / 2;

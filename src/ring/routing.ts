@@ -162,12 +162,14 @@ export class Routing {
   /**
    * Who follows this node in the ring of `contact`, this node itself left out.
    *
-   * @param done `isAnswered`: a member took part, even if nothing was found.
+   * @param done `isAnswered`: a member took part, even if nothing was found. Never called at once.
+   * @returns whether a member has taken part so far.
    */
-  lookupSelf(contact: Member, done: (found: Found | undefined, isAnswered: boolean) => void): void {
+  lookupSelf(contact: Member, done: (found: Found | undefined, isAnswered: boolean) => void): () => boolean {
     const { nodeId } = this.#state.self;
     const lookup = this.#newLookup(nodeId, [nodeId], (found) => done(found, lookup.isAnswered));
     lookup.startWith(contact, this.#state.nowMs());
+    return () => lookup.isAnswered;
   }
 
   #attempt(search: Search): void {

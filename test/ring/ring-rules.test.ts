@@ -176,6 +176,35 @@ const RULES: readonly Rule[] = [
     },
   },
   {
+    rule: "a restarted node that hears of a ring waits to get in, and founds none beside it",
+    file: "joining.ts",
+    changes: [
+      ["if (![...this.#underWay].some((isAnswered) => isAnswered())) {", "{"],
+      ["if (isAnswered) this.#aloneMs = Number.POSITIVE_INFINITY;", ""],
+    ],
+    schedule: (ringClass) => {
+      const simulator = settled(ringClass, ["1", "4", "6", "8"], 8);
+      simulator.crash(at("4"));
+      simulator.run(2000);
+      // All name 6 as the owner, which keeps silent; one asked again has a slow lookup.
+      simulator.oracle = (to, message) =>
+        message.kind === "closest" && to !== at("6")
+          ? {
+              kind: "closer",
+              id: message.id,
+              owner: member("6"),
+              successors: [],
+              predecessor: null,
+              next: [],
+              unsettled: false,
+            }
+          : undefined;
+      const { ring } = simulator.restart(at("4"));
+      simulator.run(4000);
+      return ring.isMember ? "4 became a ring of its own" : undefined;
+    },
+  },
+  {
     rule: "when nobody in the list lives, whoever else is known brings the node back",
     file: "stabilisation.ts",
     changes: [["this.#rescue();\n      return;", "return;"]],

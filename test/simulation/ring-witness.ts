@@ -16,7 +16,6 @@ import { firstAtOrAfter } from "./standing-ring.ts";
 const BASE_MS = 5000;
 /** After a fault, answers may still name who was right before it. */
 const GRACE_MS = 4000;
-const LOSS_RATIO_MAX = 0.05;
 const DELAY_MS_MAX = 200;
 
 /** Who could be asked, in order of place, until the next snapshot. */
@@ -96,7 +95,7 @@ export class RingWitness {
   #look(): void {
     const { nowMs, network, isDivided } = this.#simulator;
     if (isDivided) this.#broken();
-    if (network.lossRatio > LOSS_RATIO_MAX || network.delayMsMax > DELAY_MS_MAX) this.#roughMs = nowMs;
+    if (network.lossRatio > 0 || network.delayMsMax > DELAY_MS_MAX) this.#roughMs = nowMs;
     this.#snapshot();
     if (!this.#hasBase()) this.#broken();
     for (const node of this.#simulator.members) this.#checkList(node);
