@@ -5,7 +5,7 @@
  * flags say, so that one command line is good for the first start and all later ones.
  */
 import { existsSync } from "node:fs";
-import { mkdir, readdir, rename } from "node:fs/promises";
+import { readdir, rename } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { ServerSettings } from "../config.ts";
 import { DamagedError, UsageError } from "../errors.ts";
@@ -13,6 +13,7 @@ import type { JoinToken } from "../identity/join-token.ts";
 import type { Log } from "../log.ts";
 import { DataDirectory, type Identity } from "../store/data-directory.ts";
 import { DirectoryLock } from "../store/directory-lock.ts";
+import { makeDirectory } from "../store/durable-file.ts";
 import { readMasterKey } from "../vault/master-key.ts";
 import { Vault } from "../vault/vault.ts";
 import { createCluster, isFounder, readAdminPassword } from "./bootstrap.ts";
@@ -216,7 +217,7 @@ async function setAside(path: string, settings: ServerSettings): Promise<void> {
   const lock = await DirectoryLock.take(path);
   try {
     const under = `${done}.partly`;
-    await mkdir(under, { recursive: true, mode: 0o700 });
+    await makeDirectory(under);
     for (const name of names) {
       if (name !== "LOCK" && name !== "quarantine") await rename(join(path, name), join(under, name));
     }

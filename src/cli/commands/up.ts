@@ -1,11 +1,12 @@
 /** `up`: a whole ring on this machine, one process a server, until Ctrl-C. */
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { readFile, rename, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join, normalize } from "node:path";
 import type { Command } from "commander";
 import { UsageError } from "../../errors.ts";
 import { LOG_LEVELS } from "../../log.ts";
+import { openRingFolder } from "../../node/ring-folder.ts";
 import { DONE, type Runner } from "../exit-code.ts";
 import { wholeNumber } from "../flag.ts";
 import { interruption, whenAborted } from "../interrupt.ts";
@@ -176,8 +177,7 @@ async function knownServers(data: string): Promise<number> {
     );
   }
   try {
-    await mkdir(data, { recursive: true, mode: 0o700 });
-    const names = await readdir(data);
+    const names = await openRingFolder(data);
     const numbers = names.flatMap((name) => {
       const number = /^server-(\d+)$/.exec(name)?.[1];
       return number !== undefined && isServer(join(data, name)) ? [Number(number)] : [];
