@@ -145,7 +145,7 @@ export class FailureDetector {
 
   roundTripOf(nodeId: NodeId): RoundTrip {
     const own = this.#peers.get(nodeId)?.roundTrip;
-    return own?.meanMs === undefined ? this.#roundTrip : own;
+    return own?.isKnown === true ? own : this.#roundTrip;
   }
 
   /** Whether it spoke itself within the last `ms`. */
@@ -175,7 +175,9 @@ export class FailureDetector {
 
   unanswered(nodeId: NodeId): void {
     const peer = this.#peers.get(nodeId);
-    if (peer !== undefined) peer.failures++;
+    if (peer === undefined) return;
+    peer.failures++;
+    peer.roundTrip.missed();
   }
 
   /** A ping or a pong goes there now. */

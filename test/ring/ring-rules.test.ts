@@ -205,13 +205,26 @@ const RULES: readonly Rule[] = [
     },
   },
   {
+    rule: "time-outs follow a network that becomes slow",
+    file: "round-trip.ts",
+    changes: [["this.#backoff = Math.min(BACKOFF_MAX, this.#backoff * 2);", ""]],
+    schedule: (ringClass) => {
+      const simulator = settled(ringClass, ["1", "4", "6", "8", "a"], 2);
+      Object.assign(simulator.network, { delayMsMin: 100, delayMsMax: 120 });
+      simulator.run(2000);
+      simulator.crash(at("6"));
+      simulator.runUntil(() => simulator.disorder() === undefined, 8000);
+      return simulator.disorder();
+    },
+  },
+  {
     rule: "when nobody in the list lives, whoever else is known brings the node back",
     file: "stabilisation.ts",
     changes: [["this.#rescue();\n      return;", "return;"]],
     schedule: (ringClass) => {
       const simulator = settled(ringClass, eight, 2);
       for (const name of ["3", "5"]) simulator.crash(at(name));
-      simulator.runUntil(() => simulator.disorder() === undefined, 2500, 10);
+      simulator.runUntil(() => simulator.disorder() === undefined, 3500, 10);
       return simulator.disorder();
     },
   },

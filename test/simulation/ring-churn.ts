@@ -68,7 +68,10 @@ export function churn(options: ChurnOptions): ChurnResult {
   };
   const endMs = simulator.nowMs + faultyMs;
   while (simulator.nowMs < endMs) {
+    // How the network is has to be seen also when nobody's view changes.
+    simulator.onChange?.();
     fault(simulator, mayLose, options);
+    simulator.onChange?.();
     let quietMs = 50 + Math.floor(simulator.random() * 900);
     if (simulator.random() < QUIET_RATIO) quietMs += 6000;
     for (; quietMs > 0; quietMs -= LOOKUP_EVERY_MS) {
