@@ -1,7 +1,7 @@
 /**
  * The ring at scale, in virtual time: the servers' own state machines. Limits are
  * in hops, shares and virtual milliseconds, so they hold on any machine; only the
- * two rows on the simulator's own pace are real time.
+ * rows on the simulator's own pace are real time.
  */
 import { arcAfterJoins, observe, observeDeaths, observeDetector } from "../simulation/ring-figures.ts";
 import { RingSimulator } from "../simulation/ring-simulator.ts";
@@ -30,7 +30,9 @@ function hops(seed: number, report: (figure: Figure) => void): void {
     const problem = simulator.disorder() ?? simulator.invalidity();
     if (problem !== undefined) throw new Error(`the ring of ${nodes} does not stand: ${problem}`);
     const startMs = performance.now();
+    const cpu = process.cpuUsage();
     const found = observe(simulator, { ms, lookups });
+    const { user, system } = process.cpuUsage(cpu);
     const seconds = (performance.now() - startMs) / 1000;
     const what = `N = ${nodes}`;
     report({ name: `${what}: hops, mean`, value: found.hopsMean, unit: "hops", max: Math.log2(nodes) / 2 });
@@ -39,7 +41,9 @@ function hops(seed: number, report: (figure: Figure) => void): void {
     report({ name: `${what}: idle, per node and second`, value: found.traffic.messages, unit: "messages" });
     report({ name: `${what}: idle, per node and second (bytes)`, value: found.traffic.bytes, unit: "bytes" });
     if (nodes >= 1000) {
-      report({ name: `${what}: ${ms / 1000} virtual s take`, value: seconds, unit: "s", max: 120 });
+      const took = `${what}: ${ms / 1000} virtual s take`;
+      report({ name: took, value: (user + system) / 1e6, unit: "s of a core", max: 120 });
+      report({ name: `${took} (beside whatever else runs)`, value: seconds, unit: "s" });
     }
   }
 }
