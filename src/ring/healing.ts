@@ -1,7 +1,9 @@
 /**
  * A split leaves two valid rings; each node keeps asking contacts outside its
  * view who follows it over there, and the rings grow together from where any two
- * have met. It asks one contact in turn among the latest, and one at random.
+ * have met. It asks one contact in turn among the latest, and one at random; and
+ * in a small ring one of those it hears, as members of its replica groups, but
+ * does not find among its neighbours: being heard doesn't put a node in the ring.
  */
 import type { AddressBook } from "./address-book.ts";
 import type { FailureDetector } from "./failure-detector.ts";
@@ -19,6 +21,11 @@ const TURNS_ALONE = 8;
 export interface HealingRoutes {
   random(): number;
   isAlone(): boolean;
+  /**
+   * Live nodes that are heard for other reasons than their place in the ring, while
+   * the own lists have room: in one ring they would stand in them.
+   */
+  strangers(): readonly Member[];
   lookupSelf(contact: Member, done: (found: Found | undefined, isAnswered: boolean) => void): void;
   /** `owner` follows this node over there. */
   met(owner: Member): void;
@@ -65,6 +72,10 @@ export class Healing {
     const latest = Math.min(LATEST, silent.length);
     const turns = Math.min(isAlone ? TURNS_ALONE : TURNS, latest);
     for (let i = 0; i < turns; i++) targets.add(silent[this.#turn++ % latest]!);
+    const strangers = this.#routes.strangers();
+    const stranger = strangers[this.#turn % Math.max(1, strangers.length)];
+    if (stranger !== undefined) targets.add(stranger);
+    this.#turn++;
     const drawn = silent[Math.floor(this.#routes.random() * silent.length)];
     return drawn === undefined ? targets : targets.add(drawn);
   }

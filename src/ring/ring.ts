@@ -162,6 +162,7 @@ export class Ring {
     this.#healing = new Healing(self, this.#book, this.#detector, {
       random,
       isAlone: () => this.successors.length === 0,
+      strangers: () => this.#strangers(),
       lookupSelf: (contact, done) => this.#routing.lookupSelf(contact, done),
       met: (owner) => {
         if (this.#isMember) this.#stabilisation.consider(this.#learn(owner) ?? owner);
@@ -170,6 +171,14 @@ export class Ring {
         if (this.#isMember) this.#send(to, { kind: "hint", node: self });
       },
     });
+  }
+
+  #strangers(): Member[] {
+    if (!this.#isMember || this.successors.length >= this.#settings.successors) return [];
+    const neighbours = new Set([...this.successors, this.predecessor].map((member) => member?.nodeId));
+    return this.#detector
+      .live()
+      .filter(({ nodeId }) => !neighbours.has(nodeId) && nodeId !== this.self.nodeId);
   }
 
   /** Whether others may count on it as a node of the ring. */
