@@ -117,6 +117,10 @@ test("many servers die in the middle of a crawl", async (t) => {
     await following;
     const results = await collect(reader.results(id));
 
+    await until("all stand in one ring", RING_MS_MAX, async () => {
+      const shares = (await reader.cluster.nodes()).map(({ arcShare }) => arcShare ?? 0);
+      return shares.length === 5 && Math.abs(shares.reduce((sum, share) => sum + share, 0) - 1) < 0.001;
+    });
     t.equal(job.status, "completed", "the crawl went on by itself");
     t.match(auditCrawl(expectation, results, await allFailures(reader, id)), RIGHT);
     t.same(forgotten(before, results), [], "what was stored before is the same");
@@ -131,6 +135,7 @@ test("many servers die in the middle of a crawl", async (t) => {
 });
 
 const RIGHT = { lost: [], duplicates: 0, unexpected: [], wrong: [], wrongFailures: [], isRight: true };
+const RING_MS_MAX = 30_000;
 /** What a timer, and the way of a packet, may differ. */
 const TIMER_MS = 10;
 
