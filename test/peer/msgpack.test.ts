@@ -44,9 +44,12 @@ test("a key that would name the prototype changes none", async (t) => {
 
   t.equal(Object.getPrototypeOf(value), Object.prototype);
   t.notOk("polluted" in Object(value));
+  t.same(Object.keys(Object(value)), ["__proto_"], "under a name that does nothing");
 });
 
 test(`plain data comes back as it was, any bytes are decoded or refused (SEED=${SEED})`, async (t) => {
+  // The one key that does not come back as it was: the test before says what becomes of it.
+  const plainKey = fc.string().filter((key) => key !== "__proto__");
   const plain = fc.letrec((tie) => ({
     value: fc.oneof(
       { depthSize: "small" },
@@ -58,7 +61,7 @@ test(`plain data comes back as it was, any bytes are decoded or refused (SEED=${
       fc.bigInt({ min: 2n ** 53n, max: 2n ** 64n - 1n }),
       fc.uint8Array().map((array) => Buffer.from(array)),
       fc.array(tie("value"), { maxLength: 5 }),
-      fc.dictionary(fc.string(), tie("value"), { maxKeys: 5, noNullPrototype: true }),
+      fc.dictionary(plainKey, tie("value"), { maxKeys: 5, noNullPrototype: true }),
     ),
   })).value;
 
