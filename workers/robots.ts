@@ -1,6 +1,7 @@
 /**
  * Fetches a robots.txt (RFC 9309, 2.3).
  */
+import { setTimeout as pause } from "node:timers/promises";
 import { decodeText } from "../src/fetcher/charset.ts";
 import { UNKNOWN_HOST } from "../src/fetcher/failure.ts";
 import type { Fetcher, FetchRequest } from "../src/fetcher/fetcher.ts";
@@ -18,14 +19,13 @@ export async function fetchRobots(
   task: RobotsTask,
   conditions: Pick<FetchRequest, "mayStart" | "onStart" | "signal">,
 ): Promise<ScrapingEnd> {
-  const endsBeforeMs = performance.now() + task.timeoutMs;
   let url = `${task.origin}/robots.txt`;
   for (let hop = 0; ; hop++) {
     const outcome = await fetcher.fetch({
       url,
       userAgent: task.userAgent,
       headers: {},
-      timeoutMs: Math.max(1, Math.ceil(endsBeforeMs - performance.now())),
+      timeoutMs: task.timeoutMs,
       maxBytes: ROBOTS_BYTES_MAX,
       cutsBody: true,
       accept: ["text/plain", "*/*"],
@@ -36,6 +36,9 @@ export async function fetchRobots(
       signal: conditions.signal,
     });
     if (outcome.kind === "notStarted") return outcome;
+    // Each hop is a request of its own to somebody's host; the asker counts from the first one's start only.
+
+    if (outcome.kind === "redirect" || hop > 0) await pause(task.delayMs);
     if (outcome.kind === "broken") {
       // The origin itself may not or can't ever be asked: its pages will say why.
       const isBarred = !outcome.retryable || outcome.reason === UNKNOWN_HOST;

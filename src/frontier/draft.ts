@@ -46,6 +46,7 @@ export type FrontierEffect =
     }
   | {
       readonly kind: "fetchRobots";
+      readonly delayMs: number;
       readonly host: string;
       readonly origin: string;
       readonly userAgent: string;

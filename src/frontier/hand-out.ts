@@ -118,6 +118,7 @@ export class HandOut {
           host.pace.decide(robotsFlightId(access.origin), nowMs, startWithinMs, delayMs);
           turn.draft.effects.push({
             kind: "fetchRobots",
+            delayMs,
             host: host.name,
             origin: access.origin,
             userAgent,

@@ -402,6 +402,7 @@ export class CrawlDriver {
             origin: task.origin,
             userAgent: task.userAgent,
             timeoutMs: ROBOTS_TIMEOUT_MS,
+            delayMs: task.delayMs,
             allowAddresses: options.allowAddresses,
           },
           { startBefore: task.startBeforeMs, alone: false, onStarted },

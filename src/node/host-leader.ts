@@ -52,7 +52,7 @@ export interface HostLeaderPorts {
   released(runner: string): void;
   run(runner: string, message: RunMessage): void;
   fetchRobots(
-    task: { origin: string; userAgent: string; startBeforeMs: number },
+    task: { origin: string; userAgent: string; delayMs: number; startBeforeMs: number },
     onStarted: () => void,
   ): Promise<TaskEnd>;
   /** This leader has ended by itself. */

@@ -43,7 +43,10 @@ export interface RobotsTask {
   /** `scheme://host:port` */
   readonly origin: string;
   readonly userAgent: string;
+  /** Of each request. */
   readonly timeoutMs: number;
+  /** The host's pace: so long after one request of a chain of redirects the next one, or the answer, may follow. */
+  readonly delayMs: number;
   readonly allowAddresses: readonly string[];
 }
 

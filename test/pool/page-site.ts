@@ -63,6 +63,7 @@ export async function openSite(answers: Answers): Promise<PageSite> {
     }),
     robots: (changes) => ({
       kind: "robots",
+      delayMs: 0,
       origin,
       userAgent: "orbweaver-test/1.0",
       timeoutMs: 5_000,
