@@ -14,6 +14,7 @@ const catalogue = `<!DOCTYPE html><html lang="en"><head><title>Books</title><bas
 <a rel="nofollow" href="three">3</a><a href="private/four">4</a><a href="http://elsewhere.example/">5</a><a href="mailto:a@b.example">6</a><a href="/start">self</a></body></html>`;
 
 const hop = (status: number, location: string) => ({ status, location });
+const robotsAskedMs: number[] = [];
 let robotsAnswer: { status: number; location?: string; text?: string } = { status: 200, text: "" };
 
 const site = await openSite({
@@ -30,10 +31,14 @@ const site = await openSite({
   "/nofollow": (_, response) => response.setHeader("x-robots-tag", "nofollow").end("<a href=x>x</a>"),
   "/silent": () => {},
   "/robots.txt": (_, response) => {
+    robotsAskedMs.push(performance.now());
     const { status, location, text } = robotsAnswer;
     response.writeHead(status, location === undefined ? {} : { location }).end(text);
   },
-  "/robots-too": (_, response) => response.end("User-agent: *\nDisallow: /y"),
+  "/robots-too": (_, response) => {
+    robotsAskedMs.push(performance.now());
+    response.end("User-agent: *\nDisallow: /y");
+  },
   "/robots-loop": (_, response) => response.writeHead(301, { location: "/robots-loop" }).end(),
 });
 const pool = new Pool({ threads: 2, log });
@@ -154,6 +159,20 @@ test("what is no page is told for what it is", async (t) => {
   t.match(await run(site.page("/start", { extract: { a: "((" } })), {
     report: { kind: "broken", reason: /extract\.a/, retryable: false },
   });
+});
+
+test("each hop of a redirected robots.txt, and the answer behind it, keep the host's pace", async (t) => {
+  robotsAnswer = { status: 301, location: "/robots-too" };
+  robotsAskedMs.length = 0;
+
+  const end = await run(site.robots({ delayMs: 300 }));
+
+  const endMs = performance.now();
+  t.match(end, { kind: "report", report: { kind: "robots", status: 200 } });
+  t.equal(robotsAskedMs.length, 2);
+  const [first, second] = robotsAskedMs as [number, number];
+  t.ok(second - first >= 299, `${second - first} ms between the two`);
+  t.ok(endMs - second >= 299, `${endMs - second} ms until the answer`);
 });
 
 test("robots.txt comes with its redirects followed, or as unreachable", async (t) => {
