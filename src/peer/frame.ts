@@ -4,6 +4,11 @@
  *     request   [u16 length][head] [calls]      calls: [[procedure, input], …]
  *     answers   [u8 length][instance] then, as they are ready, [u32 length][[index, 0, output] or [index, 1, error]]
  *
+ * Messages are the input of one call, `deliver`: [number, after, [[channel, message], …]]. Its output are
+ * messages as well: those that the receiver has for the sender by then. `number` counts the sender's frames.
+ * `after` is the frame of the receiver in whose answer the sender gave messages last: what that answer holds
+ * comes first, whichever of the two arrives first. Both are 0 where there is nothing to say.
+ *
  * The head is packed by itself: the receiver compares it with the one before and
  * parses it only when it changed, which is once per connection.
  */
@@ -22,6 +27,8 @@ export const FRAME_BYTES_MAX = 8 * 1024 * 1024;
 export const ITEM_BYTES_MAX = FRAME_BYTES_MAX - 64 * 1024;
 export const CALLS_MAX = 256;
 export const MESSAGES_MAX = 8192;
+/** What an answer to messages carries back at most; more travels in a frame of its own. */
+export const ANSWER_MESSAGES_BYTES_MAX = 256 * 1024;
 
 export const addressSchema = z.object({ host: z.string().max(255), port: z.int().min(0).max(65_535) });
 
@@ -54,10 +61,16 @@ export const helloAnswerSchema = helloSchema.extend({
   nodeId: z.string().max(64),
   incarnation: z.int().nonnegative(),
   instance: z.string().max(32),
+  /** Where it listens. */
+  address: addressSchema,
 });
 /** The procedure by which members show each other their earlier instances, before anything else. */
 export const HELLO = "hello";
 export const DELIVER = "deliver";
+
+export const messagesSchema = z.array(z.tuple([z.string().max(32), z.unknown()])).max(MESSAGES_MAX);
+const frameNumber = z.int().nonnegative();
+export const deliverySchema = z.tuple([frameNumber, frameNumber, messagesSchema]);
 
 const callsSchema = z.array(z.tuple([z.string().max(64), z.unknown()])).max(CALLS_MAX);
 export type Call = z.output<typeof callsSchema>[number];
@@ -93,11 +106,12 @@ export function packCalls(head: Buffer, calls: readonly Buffer[]): Buffer {
   return Buffer.concat([head, arrayHeader(calls.length), ...calls]);
 }
 
-const deliverStart = Buffer.concat([arrayHeader(1), Buffer.from([0x92]), pack(DELIVER)]);
+const deliverStart = Buffer.concat([arrayHeader(1), Buffer.from([0x92]), pack(DELIVER), Buffer.from([0x93])]);
 
 /** One call of `deliver`. @param messages each packed as `[channel, message]`. */
-export function packMessages(head: Buffer, messages: readonly Buffer[]): Buffer {
-  return Buffer.concat([head, deliverStart, arrayHeader(messages.length), ...messages]);
+export function packMessages(head: Buffer, messages: readonly Buffer[], number = 0, after = 0): Buffer {
+  const start = [head, deliverStart, pack(number), pack(after), arrayHeader(messages.length)];
+  return Buffer.concat([...start, ...messages]);
 }
 
 /** @throws {DamagedError} too short. */
@@ -127,6 +141,18 @@ export function packAnswer(answer: Answer): Buffer {
   const length = Buffer.allocUnsafe(4);
   length.writeUInt32BE(body.length);
   return Buffer.concat([length, body]);
+}
+
+const NO_MESSAGES = packAnswer([0, 0, []]);
+const messagesAnswerStart = Buffer.from([0x93, 0, 0]);
+
+/** The answer to a lone call of `deliver`. @param messages each packed as `[channel, message]`. */
+export function packMessagesAnswer(messages: readonly Buffer[]): Buffer {
+  if (messages.length === 0) return NO_MESSAGES;
+  const parts = [Buffer.allocUnsafe(4), messagesAnswerStart, arrayHeader(messages.length), ...messages];
+  const answer = Buffer.concat(parts);
+  answer.writeUInt32BE(answer.length - 4);
+  return answer;
 }
 
 /** Puts the answers of one response together again, whatever pieces they arrive in. */

@@ -5,6 +5,7 @@
  */
 import { RefusedError, UnavailableError } from "../errors.ts";
 import type { Log } from "../log.ts";
+import { Deliveries } from "./deliveries.ts";
 import type { Exchange, Lane, Sink } from "./exchange.ts";
 import type { PeerSelf } from "./frame.ts";
 import type { InstanceBook } from "./instance-book.ts";
@@ -104,7 +105,7 @@ export class MemoryNetwork {
             }),
           end: (part) => finish(200, part),
         },
-        gone.signal,
+        () => gone.signal,
       );
     });
     return () => {
@@ -167,6 +168,7 @@ export class MemoryTransport<Messages extends object, Procedures extends Procedu
   readonly #log: Log;
   readonly #lines: PeerLines<MemoryExchange>;
   #handlers: PeerHandlers<Messages, Procedures> | undefined;
+  #deliveries: Deliveries<Messages, Procedures> | undefined;
   #port: number;
 
   /** @param options.port 0: any free one. */
@@ -193,18 +195,23 @@ export class MemoryTransport<Messages extends object, Procedures extends Procedu
       exchangeTo: (peer) => new MemoryExchange(options.network, options.self, peer),
       refused: (nodeId) => this.#handlers?.refused(nodeId),
       stale: options.stale,
+      messages: (from, messages) => this.#deliveries?.takeAnswered(from, messages),
     });
   }
 
   async listen(handlers: PeerHandlers<Messages, Procedures>): Promise<PeerAddress> {
     this.#handlers = handlers;
-    const router = createPeerRouter({
-      schemas: this.#schemas,
-      handlers,
-      counts: { unsupported: 0, malformed: 0 },
+    const deliveries = new Deliveries({ schemas: this.#schemas.messages, handlers, log: this.#log });
+    this.#deliveries = deliveries;
+    const router = createPeerRouter({ schemas: this.#schemas, handlers, deliveries });
+    const rpc = new RpcServer({
+      router,
+      self: this.#self,
+      book: this.#book,
       log: this.#log,
+      delivering: this.#lines.delivering(deliveries),
+      address: () => this.#lines.address,
     });
-    const rpc = new RpcServer({ router, self: this.#self, book: this.#book, log: this.#log });
     this.#port = this.#network.listen(this.#self, rpc, this.#port);
     const address = { host: "memory", port: this.#port };
     this.#lines.address = address;

@@ -1,9 +1,10 @@
 /**
  * Messages that wait for one peer. One frame is under way at a time, so order is
- * kept; what arises meanwhile travels in the next. Past its bounds the oldest are
+ * kept; what arises meanwhile travels in the next, or in the answer to a frame of
+ * the peer. Past its bounds the oldest are
  * dropped: protocols repeat what is lost, and the newest says most.
  */
-import { ITEM_BYTES_MAX, MESSAGES_MAX } from "./frame.ts";
+import { ANSWER_MESSAGES_BYTES_MAX, ITEM_BYTES_MAX, MESSAGES_MAX } from "./frame.ts";
 
 const MESSAGES_WAITING_MAX = 65_536;
 const BYTES_WAITING_MAX = 64 * 1024 * 1024;
@@ -16,6 +17,7 @@ export class Outbox {
   #first = 0;
   #bytes = 0;
   #isDraining = false;
+  #isUnderWay = false;
   /** Messages that never left: dropped at a bound, or with a peer that refuses connections. */
   dropped = 0;
 
@@ -53,6 +55,14 @@ export class Outbox {
     setImmediate(() => void this.#drain());
   }
 
+  /**
+   * What waits, from the first on, as far as an answer to the peer can carry it.
+   * Nothing while a frame is under way: what that holds was said before.
+   */
+  takeForAnswer(): Buffer[] {
+    return this.#isUnderWay ? [] : this.#take(ANSWER_MESSAGES_BYTES_MAX);
+  }
+
   /** Drops what waits. */
   clear(): void {
     this.dropped += this.length;
@@ -64,23 +74,25 @@ export class Outbox {
   async #drain(): Promise<void> {
     while (this.length > 0) {
       await this.#pause();
-      const frame = this.#take();
+      const frame = this.#take(ITEM_BYTES_MAX);
       if (frame.length === 0) break;
+      this.#isUnderWay = true;
       try {
         await this.#deliver(frame);
       } catch {
         // Lost, as any message may be; the line knows why, and when to try again.
       }
+      this.#isUnderWay = false;
     }
     this.#isDraining = false;
   }
 
-  #take(): Buffer[] {
+  #take(bytesMax: number): Buffer[] {
     const frame: Buffer[] = [];
     let bytes = 0;
     while (this.length > 0 && frame.length < MESSAGES_MAX) {
       bytes += this.#waiting[this.#first]!.length;
-      if (frame.length > 0 && bytes > ITEM_BYTES_MAX) break;
+      if (bytes > bytesMax) break;
       frame.push(this.#shift());
     }
     return frame;

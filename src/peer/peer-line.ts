@@ -8,6 +8,7 @@ import type { AnyTRPCRouter } from "@trpc/server";
 import { ClusterError, RefusedError, StaleDataDirectoryError, UnavailableError } from "../errors.ts";
 import { type Exchange, isConnectionRefused } from "./exchange.ts";
 import {
+  ANSWER_MESSAGES_BYTES_MAX,
   AnswerReader,
   EARLIER_MAX,
   HELLO,
@@ -21,11 +22,13 @@ import { pack } from "./msgpack.ts";
 import { Outbox } from "./outbox.ts";
 import { IntroductionWanted, RpcLink, refusalOf } from "./rpc-link.ts";
 import { STATUS_INTRODUCE } from "./rpc-server.ts";
-import type { PeerAddress, PeerRef } from "./transport.ts";
+import type { PeerAddress, PeerRef, PeerSender } from "./transport.ts";
 import { fromWire } from "./wire-error.ts";
 
 /** A frame that is not acknowledged by then is given up, with its connection. */
 const FRAME_TIMEOUT_MS = 1000;
+/** Of an answer to a frame, with what comes before its messages. A hello's answer and a refusal are smaller. */
+const ANSWER_BYTES_MAX = ANSWER_MESSAGES_BYTES_MAX + 256 * 1024;
 /** Between attempts to reach a peer that can't be reached. */
 const RETRY_MS = 50;
 
@@ -38,12 +41,21 @@ export class PeerLine {
   readonly #book: InstanceBook;
   readonly #onRefused: (nodeId: string) => void;
   readonly #onStale: (by: string) => void;
+  readonly #onMessages: (from: PeerSender, messages: unknown) => void;
   readonly #client: TRPCUntypedClient<AnyTRPCRouter>;
   #address: PeerAddress;
   /** The start of the peer that has shown itself, while connections hold. */
-  #instance: string | undefined;
-  #introduction: Promise<void> | undefined;
+  #peer: PeerSender | undefined;
+  #introduction: Promise<PeerSender> | undefined;
   #failure: { readonly error: ClusterError; readonly retryAt: number } | undefined;
+  /** Frames of messages so far. */
+  #frames = 0;
+  /** The frame that is neither answered nor given up; 0: none is. */
+  #underWay = 0;
+  /** What is to be done once it is. */
+  #afterwards: (() => void)[] = [];
+  /** The peer's frame in whose answer it got messages last. */
+  #gaveInAnswerTo = 0;
   /** performance.now() of the last call or message. */
   usedAt = performance.now();
 
@@ -55,6 +67,7 @@ export class PeerLine {
     readonly book: InstanceBook;
     readonly refused: (nodeId: string) => void;
     readonly stale: (by: string) => void;
+    readonly messages: (from: PeerSender, messages: unknown) => void;
   }) {
     this.nodeId = options.peer.nodeId;
     this.#address = options.peer.address;
@@ -64,12 +77,13 @@ export class PeerLine {
     this.#book = options.book;
     this.#onRefused = options.refused;
     this.#onStale = options.stale;
+    this.#onMessages = options.messages;
     const link = new RpcLink({
       exchange: options.exchange,
       head: options.head,
-      instance: () => this.#instance,
+      instance: () => this.#peer?.instance,
       lost: (error) => void this.#lost(error),
-      restarted: () => (this.#instance = undefined),
+      restarted: () => (this.#peer = undefined),
     });
     this.#client = new TRPCUntypedClient<AnyTRPCRouter>({ links: [link.link()] });
     this.outbox = new Outbox({ deliver: (messages) => this.#deliver(messages), pause: () => this.#pause() });
@@ -79,7 +93,7 @@ export class PeerLine {
   moveTo(address: PeerAddress): void {
     if (address.port === this.#address.port && address.host === this.#address.host) return;
     this.#address = address;
-    this.#instance = undefined;
+    this.#peer = undefined;
     this.#introduction = undefined;
     this.#failure = undefined;
     this.#exchange.reconnect("frames", address);
@@ -97,7 +111,7 @@ export class PeerLine {
       if (this.#failure !== undefined && performance.now() < this.#failure.retryAt) {
         throw this.#failure.error;
       }
-      if (this.#instance === undefined) {
+      if (this.#peer === undefined) {
         const left = deadline - performance.now();
         await within(this.#introduce(), left, options.signal, `${procedure} was not answered in time`);
       }
@@ -114,30 +128,70 @@ export class PeerLine {
             : new UnavailableError(`${procedure} was given up`, { cause: thrown });
         }
         // Nothing was done with the request: to repeat it is safe.
-        this.#instance = undefined;
+        this.#peer = undefined;
         if (attempt === 3) throw new UnavailableError("a member started again and again meanwhile");
       }
     }
   }
 
+  /** Calls `act` once frame `number` is answered, and what came back is acted on, or given up; at once when it is not under way. */
+  afterFrame(number: number, act: () => void): void {
+    if (number !== 0 && number === this.#underWay) this.#afterwards.push(act);
+    else act();
+  }
+
+  /** What the peer gets with the answer to its frame `number`. */
+  takeForAnswer(number: number): Buffer[] {
+    const messages = this.outbox.takeForAnswer();
+    if (messages.length > 0) this.#gaveInAnswerTo = number;
+    return messages;
+  }
+
   close(): void {
+    this.#afterwards = [];
     this.outbox.clear();
     this.#exchange.close();
   }
 
   async #deliver(messages: readonly Buffer[]): Promise<void> {
+    const number = ++this.#frames;
+    this.#underWay = number;
+    try {
+      await this.#deliverAs(number, messages);
+    } finally {
+      this.#underWay = 0;
+      for (const act of this.#afterwards.splice(0)) act();
+    }
+  }
+
+  async #deliverAs(number: number, messages: readonly Buffer[]): Promise<void> {
     for (let attempt = 1; ; attempt++) {
-      if (this.#instance === undefined) await this.#introduce();
-      const { status, body } = await this.#request(packMessages(this.#head(), messages));
-      if (status === 200) return;
+      const peer = this.#peer ?? (await this.#introduce());
+      const frame = packMessages(this.#head(), messages, number, this.#gaveInAnswerTo);
+      const { status, body } = await this.#request(frame);
+      if (status === 200) return this.#answered(peer, body);
       if (status !== STATUS_INTRODUCE) {
         const error = refusalOf(status, body);
         if (error instanceof StaleDataDirectoryError) this.#onStale(this.nodeId);
         throw error;
       }
-      this.#instance = undefined;
+      this.#peer = undefined;
       if (attempt === 3) throw new UnavailableError("a member started again and again meanwhile");
     }
+  }
+
+  /** What the peer gave with its answer comes from it as if it had sent it; an answer of another start gives nothing. */
+  #answered(peer: PeerSender, body: Buffer): void {
+    const reader = new AnswerReader();
+    const [answer] = reader.read(body);
+    if (reader.instance !== peer.instance) {
+      this.#peer = undefined;
+      return;
+    }
+    const [, failed, given] = answer ?? [0, 1, undefined];
+    const isEmpty = given === null || (Array.isArray(given) && given.length === 0);
+    if (failed === 1 || isEmpty || !this.#book.isCurrent(peer.nodeId, peer.instance)) return;
+    this.#onMessages(peer, given);
   }
 
   /** Waits until the peer may be tried again. */
@@ -146,13 +200,13 @@ export class PeerLine {
     if (left > 0) await new Promise((resolve) => setTimeout(resolve, left).unref());
   }
 
-  #introduce(): Promise<void> {
+  #introduce(): Promise<PeerSender> {
     this.#introduction ??= this.#hello().finally(() => (this.#introduction = undefined));
     return this.#introduction;
   }
 
   /** Each shows the other which start of it this is and which came before. */
-  async #hello(): Promise<void> {
+  async #hello(): Promise<PeerSender> {
     const earlier = this.#self.earlierInstances.slice(0, EARLIER_MAX);
     const { status, body } = await this.#request(packCalls(this.#head(), [pack([HELLO, { earlier }])]));
     if (status !== 200) {
@@ -173,8 +227,11 @@ export class PeerLine {
       this.#failed(failure);
       throw failure;
     }
-    this.#instance = parsed.data.instance;
+    const { nodeId, address, incarnation, instance } = parsed.data;
+    const peer = { nodeId, address, incarnation, instance };
+    this.#peer = peer;
     this.#failure = undefined;
+    return peer;
   }
 
   /** One request that must be answered within FRAME_TIMEOUT_MS. */
@@ -182,6 +239,7 @@ export class PeerLine {
     return new Promise((resolve, reject) => {
       let status = 0;
       const pieces: Buffer[] = [];
+      let bytes = 0;
       const timer = setTimeout(() => {
         abort();
         const error = new Error(`not answered within ${FRAME_TIMEOUT_MS} ms`);
@@ -191,8 +249,9 @@ export class PeerLine {
       const abort = this.#exchange.post("frames", frame, {
         status: (code) => (status = code),
         data: (piece) => {
-          // A hello's answer and a refusal are far smaller.
-          if (pieces.length < 64) pieces.push(piece);
+          bytes += piece.length;
+          if (bytes <= ANSWER_BYTES_MAX) pieces.push(piece);
+          else pieces.length = 0;
         },
         end: () => {
           clearTimeout(timer);
@@ -208,7 +267,7 @@ export class PeerLine {
 
   /** @returns what callers are told until the peer is tried again. */
   #lost(error: Error): ClusterError {
-    this.#instance = undefined;
+    this.#peer = undefined;
     const failure = unreachable(this.#address, error);
     this.#failed(failure);
     if (isConnectionRefused(error)) {

@@ -7,7 +7,8 @@ import { type PeerSelf, packHead } from "./frame.ts";
 import type { InstanceBook } from "./instance-book.ts";
 import { pack } from "./msgpack.ts";
 import { PeerLine } from "./peer-line.ts";
-import type { PeerAddress, PeerRef } from "./transport.ts";
+import type { Delivering } from "./rpc-server.ts";
+import type { PeerAddress, PeerRef, PeerSender } from "./transport.ts";
 
 /** Above this the line that was used longest ago is closed. */
 const LINES_MAX = 1024;
@@ -19,7 +20,9 @@ export class PeerLines<X extends Exchange> {
   readonly #exchangeTo: (peer: PeerRef) => X;
   readonly #refused: (nodeId: string) => void;
   readonly #stale: (by: string) => void;
+  readonly #messages: (from: PeerSender, messages: unknown) => void;
   readonly #lines = new Map<string, { readonly line: PeerLine; readonly exchange: X }>();
+  #address: PeerAddress;
   #head: Buffer;
   #isClosed = false;
   /** Messages dropped on lines that are gone. */
@@ -33,6 +36,8 @@ export class PeerLines<X extends Exchange> {
     readonly exchangeTo: (peer: PeerRef) => X;
     readonly refused: (nodeId: string) => void;
     readonly stale: (by: string) => void;
+    /** Called with what a peer gave with its answer, not parsed yet. */
+    readonly messages: (from: PeerSender, messages: unknown) => void;
   }) {
     this.#self = options.self;
     this.#book = options.book;
@@ -40,11 +45,18 @@ export class PeerLines<X extends Exchange> {
     this.#exchangeTo = options.exchangeTo;
     this.#refused = options.refused;
     this.#stale = options.stale;
+    this.#messages = options.messages;
+    this.#address = options.address;
     this.#head = packHead(options.self, options.address);
   }
 
   /** What peers are told to connect to. */
+  get address(): PeerAddress {
+    return this.#address;
+  }
+
   set address(address: PeerAddress) {
+    this.#address = address;
     this.#head = packHead(this.#self, address);
   }
 
@@ -88,6 +100,19 @@ export class PeerLines<X extends Exchange> {
     });
   }
 
+  /** How frames of peers are taken in: what they give rise to may go back with the answer. */
+  delivering(deliveries: Pick<Delivering, "take">): Delivering {
+    return {
+      take: (from, messages) => deliveries.take(from, messages),
+      afterFrame: (nodeId, number, act) => {
+        const line = this.#lines.get(nodeId)?.line;
+        if (line === undefined) act();
+        else line.afterFrame(number, act);
+      },
+      takeForAnswer: (nodeId, number) => this.#lines.get(nodeId)?.line.takeForAnswer(number) ?? [],
+    };
+  }
+
   close(): void {
     this.#isClosed = true;
     for (const { line } of this.#lines.values()) line.close();
@@ -111,6 +136,7 @@ export class PeerLines<X extends Exchange> {
       book: this.#book,
       refused: this.#refused,
       stale: this.#stale,
+      messages: this.#messages,
     });
     this.#lines.set(peer.nodeId, { line, exchange });
     return line;

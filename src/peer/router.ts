@@ -11,12 +11,12 @@ import {
   TRPCError,
   type TRPCMutationProcedure,
 } from "@trpc/server";
-import { z } from "zod";
+import type { z } from "zod";
 import { DamagedError, ForbiddenError, RefusedError } from "../errors.ts";
-import type { Log } from "../log.ts";
-import { DELIVER, MESSAGES_MAX } from "./frame.ts";
+import type { Deliveries, MessageSchemas } from "./deliveries.ts";
+import { DELIVER, deliverySchema } from "./frame.ts";
 import type { PeerHandlers, PeerSender, ProcedureMap } from "./transport.ts";
-import { expectedError, isUnknownKind, toWire, type WireError } from "./wire-error.ts";
+import { expectedError, toWire, type WireError } from "./wire-error.ts";
 
 /** The one procedure that a certificate of role `join` may call, and no other role. */
 export const JOIN = "join";
@@ -29,7 +29,7 @@ export interface PeerContext {
 }
 
 export type PeerSchemas<Messages extends object, Procedures extends ProcedureMap> = {
-  readonly messages: { readonly [C in keyof Messages]: z.ZodType<Messages[C]> };
+  readonly messages: MessageSchemas<Messages>;
   readonly procedures: {
     readonly [P in keyof Procedures]: {
       readonly input: z.ZodType<Procedures[P]["input"]>;
@@ -37,12 +37,6 @@ export type PeerSchemas<Messages extends object, Procedures extends ProcedureMap
     };
   };
 };
-
-/** Messages that were not acted on. Kinds that this version doesn't know are dropped, as are bad ones. */
-export interface DeliveryCounts {
-  unsupported: number;
-  malformed: number;
-}
 
 const t = initTRPC.context<PeerContext>().create({
   isDev: false, // Stack traces stay at home.
@@ -57,22 +51,19 @@ type RootTypes = (typeof t)["_config"]["$types"];
 
 type PeerRecord<Procedures extends ProcedureMap> = {
   [P in keyof Procedures & string]: Mutation<Procedures[P]["input"], Procedures[P]["output"]>;
-} & { deliver: Mutation<[string, unknown][], null> };
+} & { deliver: Mutation<z.output<typeof deliverySchema>, null> };
 
 export type PeerRouter<Procedures extends ProcedureMap> = TRPCBuiltRouter<
   RootTypes,
   TRPCDecorateCreateRouterOptions<PeerRecord<Procedures>>
 >;
 
-const deliverySchema = z.array(z.tuple([z.string().max(32), z.unknown()])).max(MESSAGES_MAX);
-
 export function createPeerRouter<Messages extends object, Procedures extends ProcedureMap>(options: {
   readonly schemas: PeerSchemas<Messages, Procedures>;
   readonly handlers: PeerHandlers<Messages, Procedures>;
-  readonly counts: DeliveryCounts;
-  readonly log: Log;
+  readonly deliveries: Deliveries<Messages, Procedures>;
 }): PeerRouter<Procedures> {
-  const { schemas, handlers, counts, log } = options;
+  const { schemas, handlers, deliveries } = options;
 
   const forRole = (role: PeerContext["role"]) =>
     t.procedure.use(({ ctx, next, path }) => {
@@ -85,35 +76,9 @@ export function createPeerRouter<Messages extends object, Procedures extends Pro
   const member = forRole("node");
   const joiner = forRole("join");
 
-  /** @returns the messages of known channels and kinds, in order. */
-  const accept = (
-    delivery: z.output<typeof deliverySchema>,
-  ): { channel: keyof Messages; message: Messages[keyof Messages] }[] => {
-    const accepted: { channel: keyof Messages; message: Messages[keyof Messages] }[] = [];
-    for (const [name, raw] of delivery) {
-      const channel = channelNamed(schemas.messages, name);
-      if (channel === undefined) {
-        counts.unsupported++;
-        continue;
-      }
-      const parsed = schemas.messages[channel].safeParse(raw);
-      if (parsed.success) accepted.push({ channel, message: parsed.data });
-      else if (isUnknownKind(parsed.error)) counts.unsupported++;
-      else {
-        counts.malformed++;
-        log.debug("peer message malformed", { channel: name, issue: parsed.error.issues[0]?.path.join(".") });
-      }
-    }
-    return accepted;
-  };
-
   const deliver = member.input(deliverySchema).mutation(({ ctx, input }) => {
     if (!ctx.isIntroduced) throw new RefusedError("messages need a sender that has shown its instances");
-    const messages = accept(input);
-    // Acknowledged first, acted on next: the sender's line is free again at once.
-    setImmediate(() => {
-      for (const { channel, message } of messages) handlers.message(ctx.sender, channel, message);
-    });
+    deliveries.take(ctx.sender, input[2]);
     return null;
   });
 
@@ -143,8 +108,4 @@ function isComplete<Messages extends object, Procedures extends ProcedureMap>(
   schemas: PeerSchemas<Messages, Procedures>,
 ): record is PeerRecord<Procedures> {
   return [DELIVER, ...Object.keys(schemas.procedures)].every((name) => Object.hasOwn(record, name));
-}
-
-function channelNamed<Channels extends object>(channels: Channels, name: string): keyof Channels | undefined {
-  return Object.hasOwn(channels, name) ? (name as keyof Channels) : undefined;
 }

@@ -6,6 +6,7 @@
  * malformed, from elsewhere or too much is refused before anything is called.
  */
 import { type AnyTRPCRouter, callTRPCProcedure } from "@trpc/server";
+import type { z } from "zod";
 import {
   BusyError,
   ClusterError,
@@ -19,14 +20,18 @@ import type { Log } from "../log.ts";
 import {
   type Answer,
   type Call,
+  DELIVER,
+  deliverySchema,
   EARLIER_MAX,
   FRAME_BYTES_MAX,
   HELLO,
   type Head,
   helloAnswerSchema,
   helloSchema,
+  type messagesSchema,
   type PeerSelf,
   packAnswer,
+  packMessagesAnswer,
   packPreamble,
   readCalls,
   readHead,
@@ -36,7 +41,7 @@ import {
 import type { InstanceBook } from "./instance-book.ts";
 import { pack } from "./msgpack.ts";
 import type { PeerContext } from "./router.ts";
-import type { PeerSender } from "./transport.ts";
+import type { PeerAddress, PeerSender } from "./transport.ts";
 import { expectedError, toWire } from "./wire-error.ts";
 
 /** Of one peer, answered or not. */
@@ -67,6 +72,16 @@ export class Connection {
   }
 }
 
+/** Where frames of messages end. */
+export interface Delivering {
+  /** Acts on them at once. */
+  take(from: PeerSender, messages: z.output<typeof messagesSchema>): void;
+  /** Calls `act` when this member has heard the answer to its frame `number` to that node, or gives it up. */
+  afterFrame(nodeId: string, number: number, act: () => void): void;
+  /** Messages for that node, packed, to travel with the answer to its frame `number`. */
+  takeForAnswer(nodeId: string, number: number): Buffer[];
+}
+
 /** How a response gets back. */
 export interface Reply {
   /** The whole response is a refusal. */
@@ -92,6 +107,8 @@ export class RpcServer {
   readonly #self: PeerSelf;
   readonly #book: InstanceBook;
   readonly #log: Log;
+  readonly #delivering: Delivering;
+  readonly #address: () => PeerAddress;
   readonly #preamble: Buffer;
   /** Calls that run now, by certificate name; no entry where there are none. */
   readonly #running = new Map<string, number>();
@@ -104,20 +121,25 @@ export class RpcServer {
     readonly self: PeerSelf;
     readonly book: InstanceBook;
     readonly log: Log;
+    readonly delivering: Delivering;
+    /** Where this member listens, for others. */
+    readonly address: () => PeerAddress;
   }) {
     this.#router = options.router;
     this.#self = options.self;
     this.#book = options.book;
     this.#log = options.log;
+    this.#delivering = options.delivering;
+    this.#address = options.address;
     this.#preamble = packPreamble(options.self.instance);
   }
 
   /**
    * Answers one frame. Never throws; `frame` may be any bytes.
    *
-   * @param signal aborted when nobody waits for the response any more.
+   * @param gone its signal is aborted when nobody waits for the response any more; made only where it is needed.
    */
-  receive(connection: Connection, frame: Buffer, reply: Reply, signal: AbortSignal): void {
+  receive(connection: Connection, frame: Buffer, reply: Reply, gone: () => AbortSignal): void {
     let calls: Call[];
     let context: PeerContext;
     try {
@@ -133,12 +155,31 @@ export class RpcServer {
         reply.refuse(STATUS_INTRODUCE, Buffer.alloc(0));
         return;
       }
+      if (isNode && calls.length === 1 && calls[0]![0] === DELIVER) {
+        const delivery = deliverySchema.safeParse(calls[0]![1]);
+        if (delivery.success) {
+          this.#deliver(sender, delivery.data, reply);
+          return;
+        }
+      }
       context = { sender, role: isNode ? "node" : "join", isIntroduced: isNode };
     } catch (thrown) {
       this.#refuse(connection, thrown, reply);
       return;
     }
-    this.#answer(connection, calls, context, reply, signal);
+    this.#answer(connection, calls, context, reply, gone());
+  }
+
+  /**
+   * The short way to the router's `deliver`, which all checks lie before. What the
+   * messages give rise to for their sender goes back with the answer.
+   */
+  #deliver(from: PeerSender, [number, after, messages]: z.output<typeof deliverySchema>, reply: Reply): void {
+    this.#delivering.afterFrame(from.nodeId, after, () => {
+      this.#delivering.take(from, messages);
+      const given = this.#delivering.takeForAnswer(from.nodeId, number);
+      reply.end(Buffer.concat([this.#preamble, packMessagesAnswer(given)]));
+    });
   }
 
   /** Logs `event` the first time that it happens with this `key`. */
@@ -198,7 +239,8 @@ export class RpcServer {
     }
     const { nodeId, incarnation, instance, earlierInstances } = this.#self;
     const earlier = earlierInstances.slice(0, EARLIER_MAX);
-    return [0, 0, helloAnswerSchema.parse({ nodeId, incarnation, instance, earlier })];
+    const address = this.#address();
+    return [0, 0, helloAnswerSchema.parse({ nodeId, incarnation, instance, address, earlier })];
   }
 
   #refuse(connection: Connection, thrown: unknown, reply: Reply): void {

@@ -15,6 +15,7 @@ import { type AnyTRPCRouter, TRPCError } from "@trpc/server";
 import { createHTTPHandler } from "@trpc/server/adapters/standalone";
 import { RefusedError, UsageError } from "../errors.ts";
 import type { Log } from "../log.ts";
+import { Deliveries } from "./deliveries.ts";
 import { FRAME_BYTES_MAX, type PeerSelf } from "./frame.ts";
 import { CLIENT_KEEP_ALIVE_MS, type Credentials, HttpsExchange, requireMember } from "./https-exchange.ts";
 import type { InstanceBook } from "./instance-book.ts";
@@ -52,11 +53,11 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
   readonly #log: Log;
   readonly #lines: PeerLines<HttpsExchange>;
   readonly #connections = new WeakMap<TLSSocket, Connection>();
-  readonly #deliveries = { unsupported: 0, malformed: 0 };
   #credentials: Credentials;
   #server: Server | undefined;
   #rpc: RpcServer | undefined;
   #handlers: PeerHandlers<Messages, Procedures> | undefined;
+  #deliveries: Deliveries<Messages, Procedures> | undefined;
   /** Connections that TLS or the certificate's name turned away. */
   #turnedAway = 0;
 
@@ -100,15 +101,16 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
         }),
       refused: (nodeId) => this.#handlers?.refused(nodeId),
       stale: options.stale,
+      messages: (from, messages) => this.#deliveries?.takeAnswered(from, messages),
     });
   }
 
   get counts(): TransportCounts {
     return {
-      malformed: (this.#rpc?.counts.malformed ?? 0) + this.#deliveries.malformed,
+      malformed: (this.#rpc?.counts.malformed ?? 0) + (this.#deliveries?.counts.malformed ?? 0),
       refused: (this.#rpc?.counts.refused ?? 0) + this.#turnedAway,
       busy: this.#rpc?.counts.busy ?? 0,
-      unsupported: this.#deliveries.unsupported,
+      unsupported: this.#deliveries?.counts.unsupported ?? 0,
       dropped: this.#lines.dropped,
     };
   }
@@ -116,13 +118,17 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
   /** @throws {UsageError} the port can't be bound; says why. */
   async listen(handlers: PeerHandlers<Messages, Procedures>): Promise<PeerAddress> {
     this.#handlers = handlers;
-    const router = createPeerRouter({
-      schemas: this.#schemas,
-      handlers,
-      counts: this.#deliveries,
+    const deliveries = new Deliveries({ schemas: this.#schemas.messages, handlers, log: this.#log });
+    this.#deliveries = deliveries;
+    const router = createPeerRouter({ schemas: this.#schemas, handlers, deliveries });
+    const rpc = new RpcServer({
+      router,
+      self: this.#self,
+      book: this.#book,
       log: this.#log,
+      delivering: this.#lines.delivering(deliveries),
+      address: () => this.#lines.address,
     });
-    const rpc = new RpcServer({ router, self: this.#self, book: this.#book, log: this.#log });
     this.#rpc = rpc;
     const stock = createHTTPHandler<AnyTRPCRouter>({
       router,
@@ -258,11 +264,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
       if (bytes > bytesMax) return;
       const frame = pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces);
       pieces = [];
-      const gone = new AbortController();
-      response.on("close", () => {
-        if (!response.writableFinished) gone.abort();
-      });
-      rpc.receive(connection, frame, replyBy(response), gone.signal);
+      rpc.receive(connection, frame, replyBy(response), () => signalOf(response));
     });
     request.on("error", () => {
       pieces = []; // The sender hung up; it knows.
@@ -299,6 +301,15 @@ function tlsOptions({ certificate, key, rootCertificate }: Credentials): ServerO
     // A resumed session would outlive the certificate that it began with.
     secureOptions: constants.SSL_OP_NO_TICKET,
   };
+}
+
+/** Aborted when `response` ends before it is finished. */
+function signalOf(response: ServerResponse): AbortSignal {
+  const gone = new AbortController();
+  response.on("close", () => {
+    if (!response.writableFinished) gone.abort();
+  });
+  return gone.signal;
 }
 
 const CONTENT_TYPE = "application/x-msgpack";

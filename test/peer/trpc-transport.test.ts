@@ -224,7 +224,7 @@ test("a join token lets a server call join, and nothing but join", async (t) => 
   const joiner = { ...joinToken, certificate: joinToken.certificate };
   const nobody = headOf("a", { nodeId: "" });
   for (const procedure of ["operate", "status", "putBlob", "hello", "deliver"]) {
-    const input = procedure === "deliver" ? [["ring", { kind: "ping", n: 1 }]] : { earlier: [] };
+    const input = procedure === "deliver" ? [1, 0, [["ring", { kind: "ping", n: 1 }]]] : { earlier: [] };
     const { status, body } = await post(address, joiner, packCalls(nobody, [pack([procedure, input])]));
     t.equal(status, 200);
     t.match(body.toString("latin1"), procedure === "hello" ? /UNSUPPORTED/ : /FORBIDDEN/, procedure);
@@ -322,7 +322,7 @@ test("plain tRPC over HTTP answers questions of members, and takes no messages",
   };
 
   t.strictSame(await json("status", null), { status: 200, body: { result: { data: { ok: true } } } });
-  t.match(await json("deliver", [["ring", { kind: "ping", n: 1 }]]), {
+  t.match(await json("deliver", [1, 0, [["ring", { kind: "ping", n: 1 }]]]), {
     status: 500,
     body: { error: { data: { cluster: { code: "REFUSED" } } } },
   });
