@@ -1,10 +1,12 @@
 /**
- * An Exchange over HTTPS with client certificates, by undici's dispatch: what is
- * under its `request`, without a stream object per response.
+ * An Exchange over HTTPS with client certificates. Calls go by undici's dispatch:
+ * what is under its `request`, without a stream object per response. Frames have an
+ * upgraded connection.
  */
 import { type buildConnector, Client, type Dispatcher, Pool } from "undici";
 import { RefusedError } from "../errors.ts";
 import type { Exchange, Lane, Sink } from "./exchange.ts";
+import { FrameStream } from "./frame-stream.ts";
 import type { PeerCertificate } from "./rpc-server.ts";
 import type { PeerAddress } from "./transport.ts";
 
@@ -27,7 +29,8 @@ export class HttpsExchange implements Exchange {
   readonly #credentials: () => Credentials;
   readonly #verify: (certificate: Buffer) => void;
   #address: PeerAddress;
-  #lanes: Readonly<Record<Lane, Dispatcher>>;
+  #frames: FrameStream;
+  #calls: Dispatcher;
   #isClosed = false;
 
   /** @param verify throws when the certificate, whose chain is right, is not the peer's. */
@@ -39,7 +42,8 @@ export class HttpsExchange implements Exchange {
     this.#address = options.address;
     this.#credentials = options.credentials;
     this.#verify = options.verify;
-    this.#lanes = { frames: this.#connect("frames"), calls: this.#connect("calls") };
+    this.#frames = this.#newFrames();
+    this.#calls = this.#newCalls();
   }
 
   post(lane: Lane, body: Buffer, sink: Sink): () => void {
@@ -51,8 +55,9 @@ export class HttpsExchange implements Exchange {
       });
       return () => (isOver = true);
     }
+    if (lane === "frames") return this.#frames.post(body, sink);
     const giveUp = new Error("given up");
-    this.#lanes[lane].dispatch(
+    this.#calls.dispatch(
       { path: "/rpc", method: "POST", body, headers: { "content-type": "application/x-msgpack" } },
       {
         onRequestStart(started) {
@@ -86,25 +91,45 @@ export class HttpsExchange implements Exchange {
   reconnect(lane: Lane, address: PeerAddress): void {
     if (this.#isClosed) return;
     this.#address = address;
-    const before = this.#lanes[lane];
-    this.#lanes = { ...this.#lanes, [lane]: this.#connect(lane) };
-    void before.destroy(new Error("the connection was given up"));
+    const error = new Error("the connection was given up");
+    if (lane === "frames") {
+      const before = this.#frames;
+      this.#frames = this.#newFrames();
+      before.destroy(error);
+    } else {
+      const before = this.#calls;
+      this.#calls = this.#newCalls();
+      void before.destroy(error);
+    }
   }
 
   /** New connections with the present credentials; what is under way ends on the old ones. */
   renew(): void {
     if (this.#isClosed) return;
-    const before = this.#lanes;
-    this.#lanes = { frames: this.#connect("frames"), calls: this.#connect("calls") };
-    for (const dispatcher of Object.values(before)) void dispatcher.close();
+    this.#frames.close();
+    void this.#calls.close();
+    this.#frames = this.#newFrames();
+    this.#calls = this.#newCalls();
   }
 
   close(): void {
     this.#isClosed = true;
-    for (const dispatcher of Object.values(this.#lanes)) void dispatcher.destroy(new Error("closed"));
+    const error = new Error("closed");
+    this.#frames.destroy(error);
+    void this.#calls.destroy(error);
   }
 
-  #connect(lane: Lane): Dispatcher {
+  #newFrames(): FrameStream {
+    const { origin, options } = this.#connecting();
+    return new FrameStream(new Client(origin, options), CLIENT_KEEP_ALIVE_MS);
+  }
+
+  #newCalls(): Dispatcher {
+    const { origin, options } = this.#connecting();
+    return new Pool(origin, { ...options, connections: CONNECTIONS_MAX });
+  }
+
+  #connecting(): { readonly origin: string; readonly options: Client.Options } {
     const { certificate, key, rootCertificate } = this.#credentials();
     const origin = originOf(this.#address);
     const secure: buildConnector.BuildOptions = {
@@ -125,7 +150,7 @@ export class HttpsExchange implements Exchange {
         }
       },
     };
-    const options: Client.Options = {
+    const options = {
       keepAliveTimeout: CLIENT_KEEP_ALIVE_MS,
       keepAliveMaxTimeout: CLIENT_KEEP_ALIVE_MS,
       // Each request has its own deadline.
@@ -133,9 +158,7 @@ export class HttpsExchange implements Exchange {
       bodyTimeout: 0,
       connect: origin === undefined ? nowhere : secure,
     };
-    return lane === "frames"
-      ? new Client(origin ?? NOWHERE, options)
-      : new Pool(origin ?? NOWHERE, { ...options, connections: CONNECTIONS_MAX });
+    return { origin: origin ?? NOWHERE, options };
   }
 }
 

@@ -1,7 +1,7 @@
 /**
  * The transport between servers: tRPC procedures over HTTPS with mutual TLS 1.3.
  *
- * `POST /rpc` is the fast link; `/trpc/…` is the stock tRPC handler over the same
+ * `POST /rpc` is the fast link, and `/rpc` upgraded the lane for messages; `/trpc/…` is the stock tRPC handler over the same
  * router, for people with curl. Who speaks is read from the certificate, once per
  * connection, never from the message.
  */
@@ -10,6 +10,7 @@ import { constants } from "node:crypto";
 import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server, type ServerOptions } from "node:https";
+import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 import { type AnyTRPCRouter, TRPCError } from "@trpc/server";
 import { createHTTPHandler } from "@trpc/server/adapters/standalone";
@@ -17,6 +18,7 @@ import { RefusedError, UsageError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { Deliveries } from "./deliveries.ts";
 import { FRAME_BYTES_MAX, type PeerSelf } from "./frame.ts";
+import { answerFrames, FRAMES_PROTOCOL } from "./frame-stream.ts";
 import { CLIENT_KEEP_ALIVE_MS, type Credentials, HttpsExchange, requireMember } from "./https-exchange.ts";
 import type { InstanceBook } from "./instance-book.ts";
 import { PeerLines } from "./peer-lines.ts";
@@ -27,6 +29,7 @@ import type { PeerAddress, PeerHandlers, PeerRef, ProcedureMap, Transport } from
 /** A server that has not joined has little to say. */
 const JOIN_FRAME_BYTES_MAX = 64 * 1024;
 const CONNECTIONS_MAX = 4096;
+const KEEP_ALIVE_MS = CLIENT_KEEP_ALIVE_MS + 15_000;
 
 export interface TransportCounts {
   /** Frames and messages that can't be read. */
@@ -58,6 +61,8 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
   #rpc: RpcServer | undefined;
   #handlers: PeerHandlers<Messages, Procedures> | undefined;
   #deliveries: Deliveries<Messages, Procedures> | undefined;
+  /** Connections for frames, which the server counts no more among its own. */
+  readonly #upgraded = new Set<Duplex>();
   /** Connections that TLS or the certificate's name turned away. */
   #turnedAway = 0;
 
@@ -144,7 +149,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
         rejectUnauthorized: true,
         ALPNProtocols: ["http/1.1"],
         handshakeTimeout: 5000,
-        keepAliveTimeout: CLIENT_KEEP_ALIVE_MS + 15_000,
+        keepAliveTimeout: KEEP_ALIVE_MS,
         headersTimeout: 10_000,
         requestTimeout: 30_000,
         maxHeaderSize: 8192,
@@ -161,6 +166,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
       this.#turnedAway++;
       this.#log.debug("peer connection failed", { reason: error.message });
     });
+    server.on("upgrade", (request, socket, rest) => this.#upgrade(rpc, request, socket, rest));
     server.on("clientError", (_, socket) => socket.destroy());
     this.#server = server;
     server.listen(this.#bind.port, this.#bind.host);
@@ -212,6 +218,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
     const closed = server.listening ? once(server, "close") : undefined;
     server.close();
     server.closeAllConnections();
+    for (const socket of this.#upgraded) socket.destroy();
     await closed;
   }
 
@@ -268,6 +275,30 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
     });
     request.on("error", () => {
       pieces = []; // The sender hung up; it knows.
+    });
+  }
+
+  #upgrade(rpc: RpcServer, request: IncomingMessage, socket: Duplex, rest: Buffer): void {
+    const connection = this.#connectionOf(request.socket);
+    const isMember = connection?.certificate.role === "node";
+    const isRight = request.url === "/rpc" && request.headers.upgrade === FRAMES_PROTOCOL;
+    if (!isMember || !isRight) {
+      const status = isMember ? "404 Not Found" : "403 Forbidden";
+      socket.on("error", () => {});
+      socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+      return;
+    }
+    this.#upgraded.add(socket);
+    socket.once("close", () => this.#upgraded.delete(socket));
+    socket.write(
+      `HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ${FRAMES_PROTOCOL}\r\n\r\n`,
+    );
+    if (rest.length > 0) socket.unshift(rest);
+    answerFrames(socket, {
+      bytesMax: FRAME_BYTES_MAX,
+      idleMsMax: KEEP_ALIVE_MS,
+      receive: (frame, reply, gone) => rpc.receive(connection, frame, reply, gone),
+      malformed: () => rpc.counts.malformed++,
     });
   }
 
