@@ -15,6 +15,8 @@ import type { Report, Task } from "../src/pool/task.ts";
 import { CANCEL_CHANNEL, type ScrapeJob, type ScrapeOutcome, type ThreadMessage } from "./scrape-job.ts";
 
 const WATCH_EVERY_MS = 50;
+/** While there is nothing to do. */
+const WATCH_IDLE_MS = 1000;
 /** What a task may take beyond its own time-out, before its thread is taken for stuck. */
 const GRACE_MS = 20_000;
 const HEAP_MB_MAX = 256;
@@ -76,7 +78,10 @@ process.on("message", (batch) => {
 });
 process.on("disconnect", () => process.exit(0));
 
-setInterval(() => {
+let isWatchIdle = true;
+let watchTimer = setTimeout(watch, WATCH_IDLE_MS);
+
+function watch(): void {
   if (process.memoryUsage.rss() > memoryBytesMax) process.kill(process.pid, "SIGKILL");
   const now = process.hrtime.bigint();
   for (const [threadId, slot] of inHand) {
@@ -93,9 +98,16 @@ setInterval(() => {
   for (const { endsBeforeMs } of running.values()) {
     if (performance.now() > endsBeforeMs) process.kill(process.pid, "SIGKILL");
   }
-}, WATCH_EVERY_MS);
+  isWatchIdle = running.size === 0;
+  watchTimer = setTimeout(watch, isWatchIdle ? WATCH_IDLE_MS : WATCH_EVERY_MS);
+}
 
 async function run(id: number, task: Task, startBefore: number): Promise<void> {
+  if (isWatchIdle) {
+    isWatchIdle = false;
+    clearTimeout(watchTimer);
+    watchTimer = setTimeout(watch, WATCH_EVERY_MS);
+  }
   running.set(id, {
     endsBeforeMs: performance.now() + task.timeoutMs + GRACE_MS,
     hasStarted: false,

@@ -22,7 +22,7 @@ export class LedBook {
   readonly #ask: (nodeId: NodeId) => void;
   readonly #changed: (nodeId: NodeId) => void;
   readonly #pages = new Map<NodeId, Page>();
-  #own: { key: string; digest: Uint8Array } = { key: "", digest: new Uint8Array(0) };
+  #own: { list: unknown; digest: Uint8Array } = { list: undefined, digest: new Uint8Array(0) };
 
   /** @param options.changed a server leads less than before. */
   constructor(options: { ask(nodeId: NodeId): void; changed(nodeId: NodeId): void }) {
@@ -30,9 +30,9 @@ export class LedBook {
     this.#changed = options.changed;
   }
 
+  /** @param list never changed once it was given: of the one given last the digest is known. */
   digestOf(list: readonly (readonly [partition: number, round: number])[]): Uint8Array {
-    const key = keyOf(new Map(list));
-    if (key !== this.#own.key) this.#own = { key, digest: digest(key) };
+    if (list !== this.#own.list) this.#own = { list, digest: digest(keyOf(new Map(list))) };
     return this.#own.digest;
   }
 

@@ -32,7 +32,10 @@ import type { Store, StoredEntry, StoreSnapshot } from "../store/store.ts";
 import { LedBook } from "./led-book.ts";
 import { decodeMeta, encodeMeta } from "./replica-meta.ts";
 
+/** Ticks are no nearer to one another, and farther apart only while nothing is due. */
 const TICK_MS = 20;
+/** Changes of groups are told this much later, all at once. */
+const GROUPS_MS = 250;
 /** A wish of the ring counts once it has stood this long: rings change their mind while they settle. */
 const WISH_STEADY_MS = 500;
 /** Steps of growth and hand-overs begun a second, over all partitions of this server. */
@@ -51,6 +54,8 @@ interface ReplicaEvents {
   leading: [partition: number, ballot: Ballot];
   /** Serves no more. */
   stopped: [partition: number];
+  /** `peers` may give others than before. */
+  groups: [];
 }
 
 export interface ReplicaRing {
@@ -85,6 +90,8 @@ interface Held {
   >;
   readonly snapshots: Map<number, StoreSnapshot>;
   isFlushWanted: boolean;
+  /** As it was when last looked at. */
+  config: Replica["config"] | undefined;
   /** Its memory is in doubt; a leader that invites another in its place ends that. */
   isDamaged: boolean;
 }
@@ -115,7 +122,10 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   // When a replica wants its next tick; only those that do.
   readonly #due = new Map<Held, number>();
   #timer: NodeJS.Timeout | undefined;
-  #tickTimer: NodeJS.Timeout | undefined;
+  #timerDueMs = Number.POSITIVE_INFINITY;
+  #tickedMs = Number.NEGATIVE_INFINITY;
+  #groupsTimer: NodeJS.Timeout | undefined;
+  #isStarted = false;
   #operation = 0;
   #pending = 0;
   #pendingBytes = 0;
@@ -127,6 +137,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #isDraining = false;
   #isStopped = false;
   #isLedStale = false;
+  /** As `#ownLed` gave it last. */
+  #ledList: [partition: number, round: number][] = [];
 
   constructor(options: {
     self: Member;
@@ -198,8 +210,9 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   }
 
   start(): void {
-    this.#tickTimer = setInterval(() => this.#tick(), TICK_MS);
-    this.#isLedStale = true;
+    this.#isStarted = true;
+    this.#ledIsStale();
+    this.#groupsChanged();
   }
 
   receive(from: PeerSender, message: ReplicationMessage): void {
@@ -257,12 +270,13 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       if (held.replica.standingBallot === undefined) continue;
       this.#within(held, () => held.replica.ringChanged(performance.now()));
     }
-    this.#isLedStale = true;
+    this.#ledIsStale();
   }
 
   /** Digest of what is led here, for the pings to `peer`. */
   ledDigest(_peer: NodeId): Uint8Array {
-    return this.#led.digestOf(this.#ownLed());
+    if (!this.#isLedKnown()) this.#ledList = this.#ownLed();
+    return this.#led.digestOf(this.#ledList);
   }
 
   ledHeard(peer: NodeId, incarnation: number, bytes: Uint8Array): void {
@@ -363,8 +377,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   async stop(): Promise<void> {
     this.#isStopped = true;
-    clearInterval(this.#tickTimer);
     clearTimeout(this.#timer);
+    clearTimeout(this.#groupsTimer);
     for (const held of this.#replicas.values()) {
       for (const { reject } of held.answers.values()) reject(new NotLeaderError(held.partition));
       held.answers.clear();
@@ -416,6 +430,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       answers: new Map(),
       snapshots: new Map(),
       isFlushWanted: false,
+      config: undefined,
       isDamaged: false,
     };
     this.#replicas.set(partition, held);
@@ -467,7 +482,15 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     }
     const next = held.replica.nextTickMs;
     if (next === Number.POSITIVE_INFINITY) this.#due.delete(held);
-    else this.#due.set(held, next);
+    else {
+      this.#due.set(held, next);
+      this.#armFor(next);
+    }
+    const { config } = held.replica;
+    if (config !== held.config) {
+      held.config = config;
+      this.#groupsChanged();
+    }
   }
 
   #performOne(held: Held, effect: ReplicaEffect): void {
@@ -499,7 +522,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         );
         return;
       case "leading":
-        this.#isLedStale = true;
+        this.#ledIsStale();
         this.#log.debug("leading", { partition, round: effect.ballot.round });
         this.emit("leading", partition, effect.ballot);
         return;
@@ -508,7 +531,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         this.emit("stopped", partition);
         return;
       case "standing":
-        this.#isLedStale = true;
+        this.#ledIsStale();
         return;
       case "forget":
         this.#forget(held, "delete");
@@ -629,14 +652,39 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     return successor;
   }
 
+  /** No tick comes later than `dueMs`, or than the shortest time between two. */
+  #armFor(dueMs: number): void {
+    const atMs = Math.max(dueMs, this.#tickedMs + TICK_MS);
+    if (!this.#isStarted || this.#isStopped || atMs >= this.#timerDueMs) return;
+    this.#timerDueMs = atMs;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#tick(), Math.max(1, Math.ceil(atMs - performance.now())));
+  }
+
+  #ledIsStale(): void {
+    this.#isLedStale = true;
+    this.#armFor(performance.now());
+  }
+
+  #groupsChanged(): void {
+    if (!this.#isStarted || this.#isStopped || this.#groupsTimer !== undefined) return;
+    this.#groupsTimer = setTimeout(() => {
+      this.#groupsTimer = undefined;
+      this.emit("groups");
+    }, GROUPS_MS);
+  }
+
   #tick(): void {
     const nowMs = performance.now();
+    this.#tickedMs = nowMs;
+    this.#timerDueMs = Number.POSITIVE_INFINITY;
     for (const [held, dueMs] of this.#due) {
       if (dueMs <= nowMs) this.#within(held, () => held.replica.tick(nowMs));
     }
     this.#checkNext();
-    if (this.#isDraining) return;
-    if (this.#isLedStale) this.#tellLed();
+    if (!this.#isDraining && this.#isLedStale) this.#tellLed();
+    if (this.#unchecked.length > 0) this.#armFor(nowMs);
+    for (const dueMs of this.#due.values()) this.#armFor(dueMs);
   }
 
   /** One replica at a time, so that a start is not slowed down. */
@@ -723,6 +771,18 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   }
 
   // --- who leads what --------------------------------------------------------------
+
+  /** Whether the list made last still holds: asked with each ping, and nearly always true. */
+  #isLedKnown(): boolean {
+    let at = 0;
+    for (const { partition, replica } of this.#replicas.values()) {
+      const round = replica.standingBallot?.round;
+      if (round === undefined) continue;
+      const known = this.#ledList[at++];
+      if (known === undefined || known[0] !== partition || known[1] !== round) return false;
+    }
+    return at === this.#ledList.length;
+  }
 
   #ownLed(): [partition: number, round: number][] {
     const list: [number, number][] = [];

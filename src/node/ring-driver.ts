@@ -12,6 +12,7 @@ import type { ContactRecord, Member } from "../ring/member.ts";
 import type { RingMessage } from "../ring/message.ts";
 import { Ring, type RingEffect } from "../ring/ring.ts";
 
+/** Ticks are no nearer to one another, and farther apart only while nothing is due. */
 const TICK_MS = 25;
 const CONTACTS_MAX = 1024;
 const CONTACTS_MS = 1000;
@@ -50,7 +51,9 @@ export class RingDriver extends EventEmitter<RingEvents> {
   readonly #onContacts: (list: ContactRecord[]) => void;
   readonly #led: Led;
   readonly #log: Log;
-  readonly #timer: NodeJS.Timeout;
+  #timer: NodeJS.Timeout | undefined;
+  #timerDueMs = Number.POSITIVE_INFINITY;
+  #tickedMs = performance.now();
   // The ring counts in this process's running time, records in time since the epoch.
   readonly #epochMs = Date.now() - performance.now();
   readonly #lookups = new Map<number, Waiting<Found>>();
@@ -92,7 +95,7 @@ export class RingDriver extends EventEmitter<RingEvents> {
       contacts: options.contacts.map((record) => ({ ...record, seenMs: record.seenMs - this.#epochMs })),
       nowMs: performance.now(),
     });
-    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+    this.#arm();
   }
 
   get isMember(): boolean {
@@ -212,6 +215,7 @@ export class RingDriver extends EventEmitter<RingEvents> {
   /** What `led.outgoing` gives has changed: watched peers hear it with the next tick, not only with the next ping. */
   ledChanged(): void {
     this.#ring.tellAll();
+    this.#arm();
   }
 
   /** @param load tasks running and waiting per scrape thread. */
@@ -240,7 +244,7 @@ export class RingDriver extends EventEmitter<RingEvents> {
   stop(): void {
     if (this.#isStopped) return;
     this.#isStopped = true;
-    clearInterval(this.#timer);
+    clearTimeout(this.#timer);
     if (this.#areContactsStale) this.#keepContacts();
     const error = new UnavailableError("this server is stopping; ask another one");
     for (const waiting of [...this.#lookups.values(), ...this.#choices.values(), ...this.#joins]) {
@@ -278,11 +282,25 @@ export class RingDriver extends EventEmitter<RingEvents> {
 
   #tick(): void {
     const nowMs = performance.now();
+    this.#tickedMs = nowMs;
+    this.#timerDueMs = Number.POSITIVE_INFINITY;
     this.#perform(this.#ring.tick(nowMs));
     if (this.#areContactsStale && nowMs >= this.#contactsDueMs) {
       this.#contactsDueMs = nowMs + CONTACTS_MS;
       this.#keepContacts();
     }
+    this.#arm();
+  }
+
+  /** Sets the timer for what is due next. */
+  #arm(): void {
+    if (this.#isStopped) return;
+    const contactsMs = this.#areContactsStale ? this.#contactsDueMs : Number.POSITIVE_INFINITY;
+    const dueMs = Math.max(this.#tickedMs + TICK_MS, Math.min(this.#ring.restUntil(), contactsMs));
+    if (dueMs === this.#timerDueMs) return;
+    this.#timerDueMs = dueMs;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#tick(), Math.max(1, Math.ceil(dueMs - performance.now())));
   }
 
   #keepContacts(): void {
@@ -340,6 +358,7 @@ export class RingDriver extends EventEmitter<RingEvents> {
       }
     }
     if (isChanged) this.emit("changed");
+    this.#arm();
   }
 
   #settle<T>(waiting: Map<number, Waiting<T>>, request: number): Waiting<T> | undefined {

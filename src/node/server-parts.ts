@@ -32,7 +32,6 @@ import { SystemEntries } from "./system-entries.ts";
 
 const BLOB_CALL_MS = 10_000;
 /** How soon a new member of a shared group is watched, at the latest. */
-const WATCH_MS = 250;
 /** Goodbyes that are under way get this long. */
 const GOODBYE_MS = 100;
 /** Blobs are files, not entries: none of the namespaces of keys. */
@@ -226,7 +225,7 @@ export async function setUpParts(
     ask: (to, input, timeoutMs) => transport.call(to, "status", input, { timeoutMs }),
   });
 
-  connect({ ring, replicas, crawl, repair, closing });
+  connect({ ring, replicas, crawl, repair });
   closing.defer(async () => {
     reception.close();
     registers.stop();
@@ -324,9 +323,8 @@ function connect(parts: {
   readonly replicas: ReplicaDriver;
   readonly crawl: CrawlDriver;
   readonly repair: BlobRepair;
-  readonly closing: AsyncDisposableStack;
 }): void {
-  const { ring, replicas, crawl, repair, closing } = parts;
+  const { ring, replicas, crawl, repair } = parts;
   let watched = "";
   const watch = () => {
     const peers = replicas.peers().sort();
@@ -353,6 +351,5 @@ function connect(parts: {
     crawl.stopped(partition);
   });
   // Groups change without a word of the ring, when their leader makes them grow.
-  const timer = setInterval(watch, WATCH_MS);
-  closing.defer(async () => clearInterval(timer));
+  replicas.on("groups", watch);
 }

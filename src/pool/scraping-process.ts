@@ -40,7 +40,8 @@ export class ScrapingProcess {
   readonly #child: ChildProcess;
   readonly #inFlight = new Map<number, InFlight>();
   readonly #outbox: ToScraping[] = [];
-  readonly #alive: NodeJS.Timeout;
+  /** While tasks are in flight. */
+  #alive: NodeJS.Timeout | undefined;
   #lastId = 0;
   #stderr = "";
   /** Settled once, in either way. */
@@ -95,11 +96,6 @@ export class ScrapingProcess {
       // No process at all when it could not be forked; else `exit` follows.
       if (this.#child.pid === undefined) onGone("scraping process not started", { error });
     });
-
-    this.#alive = setInterval(() => {
-      if (this.#inFlight.size > 0 && this.#outbox.length === 0) this.#post({ kind: "alive" });
-    }, ALIVE_EVERY_MS);
-    this.#alive.unref();
   }
 
   get pid(): number | undefined {
@@ -134,6 +130,7 @@ export class ScrapingProcess {
         options.signal?.removeEventListener("abort", cancel);
         resolve(end);
       };
+      this.#alive ??= setInterval(() => this.#sayAlive(), ALIVE_EVERY_MS).unref();
       this.#inFlight.set(id, { onStarted: options.onStarted, settle });
       this.#post({ kind: "run", id, task, startBefore: options.startBefore });
       options.signal?.addEventListener("abort", cancel, { once: true });
@@ -157,6 +154,13 @@ export class ScrapingProcess {
       this.#inFlight.delete(message.id);
       task.settle(message.end);
     }
+  }
+
+  #sayAlive(): void {
+    if (this.#inFlight.size === 0) {
+      clearInterval(this.#alive);
+      this.#alive = undefined;
+    } else if (this.#outbox.length === 0) this.#post({ kind: "alive" });
   }
 
   #post(message: ToScraping): void {

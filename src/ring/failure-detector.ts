@@ -17,6 +17,8 @@ const PING_MS = 250;
 const PING_MS_LOWER = 225;
 /** Only an answer to a question of our own shows that a peer is reachable. */
 const OWN_PING_MS = 1000;
+/** Pings that are due so soon go with one that is due now: the answers come back together too. */
+const TOGETHER_MS = 75;
 const SUSPECTED_PING_MS = 1000;
 const SILENT_MS = 800;
 const PROBING_MS = 400;
@@ -246,18 +248,34 @@ export class FailureDetector {
     }
   }
 
+  /** When `tick` has something to do. */
+  get dueMs(): number {
+    const { suspectAfterMs, silentMs, probingMs } = this.#times;
+    let dueMs = Number.POSITIVE_INFINITY;
+    for (const peer of this.#peers.values()) {
+      if (!peer.isWatched) {
+        dueMs = Math.min(dueMs, peer.lapsesMs);
+        continue;
+      }
+      dueMs = Math.min(dueMs, this.#pingDueMs(peer));
+      if (peer.isSuspected) continue;
+      const { probing, heardMs } = peer;
+      if (probing === undefined) dueMs = Math.min(dueMs, heardMs + silentMs);
+      else dueMs = Math.min(dueMs, Math.max(heardMs + suspectAfterMs, probing.sinceMs + probingMs));
+    }
+    return dueMs;
+  }
+
   tick(nowMs: number): void {
-    const suspectAfterMs =
-      this.#watchedCount > WATCHED_FEW ? this.#suspectAfterMs * WATCHED_MANY_FACTOR : this.#suspectAfterMs;
-    const silentMs = Math.min(SILENT_MS, (this.#suspectAfterMs * 2) / 3);
-    const probingMs = Math.min(PROBING_MS, this.#suspectAfterMs / 3);
+    const { suspectAfterMs, silentMs, probingMs } = this.#times;
+    const pingsUpToMs = this.#isAnyPingDue(nowMs) ? nowMs + TOGETHER_MS : nowMs;
     for (const [nodeId, peer] of this.#peers) {
       if (!peer.isWatched) {
         if (nowMs >= peer.lapsesMs) this.#peers.delete(nodeId);
         continue;
       }
       const silence = nowMs - peer.heardMs;
-      if (this.#isPingDue(peer, silence, nowMs)) {
+      if (this.#pingDueMs(peer) <= pingsUpToMs) {
         peer.pingedMs = nowMs;
         this.#detection.ping(peer.member);
       }
@@ -292,13 +310,29 @@ export class FailureDetector {
     return live;
   }
 
-  #isPingDue(peer: Peer, silence: number, nowMs: number): boolean {
-    const since = nowMs - peer.pingedMs;
-    if (since < PING_MS_LOWER) return false;
-    if (peer.isSuspected) return since >= SUSPECTED_PING_MS;
+  get #times(): { readonly suspectAfterMs: number; readonly silentMs: number; readonly probingMs: number } {
+    return {
+      suspectAfterMs:
+        this.#watchedCount > WATCHED_FEW ? this.#suspectAfterMs * WATCHED_MANY_FACTOR : this.#suspectAfterMs,
+      silentMs: Math.min(SILENT_MS, (this.#suspectAfterMs * 2) / 3),
+      probingMs: Math.min(PROBING_MS, this.#suspectAfterMs / 3),
+    };
+  }
+
+  #isAnyPingDue(nowMs: number): boolean {
+    for (const peer of this.#peers.values()) {
+      if (peer.isWatched && this.#pingDueMs(peer) <= nowMs) return true;
+    }
+    return false;
+  }
+
+  #pingDueMs(peer: Peer): number {
+    if (peer.isSuspected) return peer.pingedMs + SUSPECTED_PING_MS;
     const pingMs = this.#self < peer.member.nodeId ? PING_MS_LOWER : PING_MS;
-    if (since < pingMs) return false;
-    return silence >= pingMs || nowMs - peer.toldMs >= pingMs || since >= OWN_PING_MS || peer.failures > 0;
+    const earliestMs = peer.pingedMs + pingMs;
+    if (peer.failures > 0) return earliestMs;
+    const wantedMs = Math.min(peer.heardMs + pingMs, peer.toldMs + pingMs, peer.pingedMs + OWN_PING_MS);
+    return Math.max(earliestMs, wantedMs);
   }
 
   #startProbing(peer: Peer, nowMs: number): void {

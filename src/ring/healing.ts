@@ -52,6 +52,10 @@ export class Healing {
     this.#dueMs = nowMs + HEAL_MS_ALONE;
   }
 
+  get dueMs(): number {
+    return this.#dueMs;
+  }
+
   tick(nowMs: number): void {
     if (nowMs < this.#dueMs) return;
     const isAlone = this.#routes.isAlone();

@@ -61,6 +61,13 @@ export class Requests {
     this.#fail((pending) => pending.to === nodeId, nowMs);
   }
 
+  /** When the first of them expires. */
+  get dueMs(): number {
+    let dueMs = Number.POSITIVE_INFINITY;
+    for (const { deadlineMs } of this.#pending.values()) dueMs = Math.min(dueMs, deadlineMs);
+    return dueMs;
+  }
+
   expire(nowMs: number): void {
     if (this.#pending.size > 0) this.#fail((pending) => pending.deadlineMs <= nowMs, nowMs);
   }

@@ -22,7 +22,9 @@ import { Reservations } from "./reservations.ts";
 import { Routing } from "./routing.ts";
 import { Stabilisation } from "./stabilisation.ts";
 
-/** A gap between two calls from which on the node itself stood still. Callers tick every 50 ms or faster. */
+/** What callers tick at, or faster, unless they were told that they may rest. */
+const TICK_MS_MAX = 50;
+/** A gap between two calls from which on the node itself stood still. */
 const STOOD_STILL_MS = 400;
 const LATE_MS = 100;
 const PROBE_TIMEOUT_MS = 350;
@@ -73,6 +75,8 @@ export class Ring {
   readonly #healing: Healing;
   #effects: RingEffect[] = [];
   #nowMs: number;
+  /** Until when the caller was told that it may rest. */
+  #restMs = Number.NEGATIVE_INFINITY;
   #isMember = false;
   #hasLeft = false;
   #isJoinTold = false;
@@ -255,6 +259,26 @@ export class Ring {
     this.#isMember = false;
     this.#hasLeft = true;
     return this.#taken();
+  }
+
+  /**
+   * When `tick` is wanted next, unless something happens before: no earlier tick
+   * would do anything. In the past while much is going on: as often as usual then.
+   */
+  restUntil(): number {
+    if (!this.#isMember || this.#joining !== undefined || this.#routing.isBusy) {
+      this.#restMs = this.#nowMs;
+    } else {
+      this.#restMs = Math.min(
+        this.#requests.dueMs,
+        this.#detector.dueMs,
+        this.#stabilisation.dueMs,
+        this.#fingerDueMs,
+        this.#healing.dueMs,
+        this.#forgetDueMs,
+      );
+    }
+    return this.#restMs;
   }
 
   /** Lets time pass. `nowMs` never goes backwards. */
@@ -617,7 +641,8 @@ export class Ring {
 
   /** Notes the time, and whether this process itself stood still since the last call. */
   #observe(nowMs: number): void {
-    const gap = nowMs - this.#nowMs;
+    // To have rested as long as it was told to does not make a caller late.
+    const gap = nowMs - Math.max(this.#nowMs, this.#restMs - TICK_MS_MAX);
     this.#nowMs = nowMs;
     if (gap <= LATE_MS) return;
     // Of a shorter delay only the excess is forgiven: a node that is always late must still suspect the dead.

@@ -54,6 +54,11 @@ export class Routing {
     this.#state = state;
   }
 
+  /** Whether something is under way that `tick` looks after. */
+  get isBusy(): boolean {
+    return this.#searches.size > 0 || this.#lookups.size > 0;
+  }
+
   /** Asks a second one beside whoever is slow; tries again what failed. */
   tick(nowMs: number): void {
     for (const search of this.#searches) {

@@ -87,6 +87,11 @@ export class Stabilisation {
     this.#dueMs = Math.min(this.#dueMs, earliest);
   }
 
+  /** When the next round starts. */
+  get dueMs(): number {
+    return this.#dueMs;
+  }
+
   tick(nowMs: number): void {
     if (nowMs < this.#dueMs) return;
     this.#dueMs = nowMs + STABILISE_MS;
@@ -224,7 +229,9 @@ export class Stabilisation {
     }
     const named = answer.predecessor === null ? undefined : this.#routes.learn(answer.predecessor);
     if (named !== undefined) this.consider(named);
-    this.#notifyFirst();
+    // Where this node stands as the predecessor already, to say so again changes nothing.
+    const isKnown = named !== undefined && isSameStart(named, this.#self);
+    if (!isKnown || this.successors.first?.nodeId !== successor.nodeId) this.#notifyFirst();
   }
 
   /** Nobody in the list lives: the nearest member that answers, with its list; none: alone. */
@@ -285,4 +292,8 @@ export class Stabilisation {
     const first = this.successors.first;
     if (first !== undefined) this.#routes.send(first, { kind: "notify", node: this.#self });
   }
+}
+
+function isSameStart(a: Member, b: Member): boolean {
+  return a.nodeId === b.nodeId && a.incarnation === b.incarnation && a.instance === b.instance;
 }
