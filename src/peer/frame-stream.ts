@@ -96,10 +96,7 @@ export class FrameStream {
   #write(socket: Duplex, frame: Buffer): void {
     const length = Buffer.allocUnsafe(4);
     length.writeUInt32BE(frame.length);
-    socket.cork();
-    socket.write(length);
-    socket.write(frame);
-    socket.uncork();
+    socket.write(Buffer.concat([length, frame]));
   }
 
   #answered(answer: Buffer): void {
@@ -143,10 +140,7 @@ export function answerFrames(
     const head = Buffer.allocUnsafe(6);
     head.writeUInt32BE(2 + parts.reduce((sum, { length }) => sum + length, 0));
     head.writeUInt16BE(status, 4);
-    socket.cork();
-    socket.write(head);
-    for (const part of parts) socket.write(part);
-    socket.uncork();
+    socket.write(Buffer.concat([head, ...parts]));
   };
   const giveUp = () => {
     options.malformed();

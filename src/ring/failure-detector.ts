@@ -248,6 +248,20 @@ export class FailureDetector {
     }
   }
 
+  /** Whether a ping was sent there at `nowMs`. */
+  isPinged(nodeId: NodeId, nowMs: number): boolean {
+    return this.#peers.get(nodeId)?.pingedMs === nowMs;
+  }
+
+  /** Another message goes there now: if the last ping was a while ago, the next one goes with it. */
+  pingAlong(nodeId: NodeId, nowMs: number): void {
+    const peer = this.#peers.get(nodeId);
+    if (peer === undefined || !peer.isWatched || peer.isSuspected) return;
+    if (nowMs - peer.pingedMs < PING_MS_LOWER / 2) return;
+    peer.pingedMs = nowMs;
+    this.#detection.ping(peer.member);
+  }
+
   /** When `tick` has something to do. */
   get dueMs(): number {
     const { suspectAfterMs, silentMs, probingMs } = this.#times;

@@ -134,15 +134,18 @@ export class Ring {
       },
     });
     this.#stabilisation = new Stabilisation(self, settings.successors, {
-      askNeighbours: (to, done) =>
+      askNeighbours: (to, done) => {
+        this.#detector.pingAlong(to.nodeId, this.#nowMs);
         this.#ask(to, { kind: "neighbours" }, (answer) =>
           done(answer?.kind === "neighbourhood" ? answer : undefined, this.#nowMs),
-        ),
+        );
+      },
       send: (to, message) => this.#send(to, message),
       isDead: (member) => this.#isDead(member),
       current: (member) => this.member(member.nodeId) ?? member,
       isReachable: (member) => this.#detector.isReachable(member.nodeId, this.#nowMs),
       isWatched: (member) => this.#detector.isWatched(member.nodeId),
+      isPinged: (member) => member !== undefined && this.#detector.isPinged(member.nodeId, this.#nowMs),
       learn: (member) => this.#learn(member),
       lastResorts: () => [
         ...this.#detector.live(),

@@ -13,6 +13,8 @@ import { SuccessorList } from "./successor-list.ts";
 
 const STABILISE_MS = 500;
 const STABILISE_MS_MIN = 50;
+/** A round that is due so soon goes with the ping to the first successor: its question needs no frame of its own. */
+const TOGETHER_MS = 75;
 /** Rounds started within `STABILISE_MS`. */
 const ROUNDS_MAX = 4;
 
@@ -27,6 +29,8 @@ export interface StabilisationRoutes {
   current(member: Member): Member;
   isReachable(member: Member): boolean;
   isWatched(member: Member): boolean;
+  /** Whether a ping goes there now. */
+  isPinged(member: Member | undefined): boolean;
   /** What is known of a start that somebody named; undefined when it is over. */
   learn(member: Member): Member | undefined;
   /** Fingers, nodes heard recently, contacts: asked when nobody in the list lives. */
@@ -40,6 +44,8 @@ export class Stabilisation {
   readonly #routes: StabilisationRoutes;
   #predecessor: Member | undefined;
   #dueMs = Number.POSITIVE_INFINITY;
+  /** Nothing but time makes the next round due. */
+  #isRegular = false;
   // Starts of the last rounds, newest last.
   #startedMs: number[] = [];
   #isRunning = false;
@@ -84,7 +90,9 @@ export class Stabilisation {
     const last = this.#startedMs.at(-1) ?? Number.NEGATIVE_INFINITY;
     const burst = this.#startedMs.length < ROUNDS_MAX ? Number.NEGATIVE_INFINITY : this.#startedMs[0]!;
     const earliest = Math.max(nowMs, last + STABILISE_MS_MIN, burst + STABILISE_MS);
-    this.#dueMs = Math.min(this.#dueMs, earliest);
+    if (earliest > this.#dueMs) return;
+    this.#dueMs = earliest;
+    this.#isRegular = false;
   }
 
   /** When the next round starts. */
@@ -93,8 +101,11 @@ export class Stabilisation {
   }
 
   tick(nowMs: number): void {
-    if (nowMs < this.#dueMs) return;
+    if (nowMs < this.#dueMs - TOGETHER_MS) return;
+    const isEarlyEnough = this.#isRegular && this.#routes.isPinged(this.successors.first);
+    if (nowMs < this.#dueMs && !isEarlyEnough) return;
     this.#dueMs = nowMs + STABILISE_MS;
+    this.#isRegular = true;
     if (this.#isRunning) return;
     this.#startedMs.push(nowMs);
     if (this.#startedMs.length > ROUNDS_MAX) this.#startedMs.shift();
