@@ -1,6 +1,7 @@
 import { test } from "tap";
 import { UnavailableError } from "../../src/errors.ts";
-import { MemoryWorld, nodeId, open, selfOf } from "./parties.ts";
+import type { PeerAddress } from "../../src/peer/transport.ts";
+import { MemoryWorld, nodeId, open, type Party, selfOf } from "./parties.ts";
 import { transportConformance } from "./transport-conformance.ts";
 
 transportConformance("MemoryTransport", async () => new MemoryWorld());
@@ -49,4 +50,78 @@ test("MemoryTransport: a call that a later start answered is not repeated by its
   a.transport.send(to, "ring", { kind: "ping", n: 1 });
   t.strictSame(await a.transport.call(to, "status", null, { timeoutMs: 5000 }), { ok: true });
   t.equal(calls, 2);
+});
+
+/** A member that answers each ping with ten times its number, which can get back with the answer only. */
+function echo(party: Party, act: (n: number) => void = () => {}): Promise<PeerAddress> {
+  const unreachable = { nodeId: nodeId("a"), address: { host: "memory", port: 999 } };
+  return party.transport.listen({
+    ...party.inbox.handlers(),
+    message: (_from, _channel, message) => {
+      if (message.kind !== "ping") return;
+      act(message.n);
+      party.transport.send(unreachable, "ring", { kind: "ping", n: message.n * 10 });
+    },
+  });
+}
+
+test("MemoryTransport: what an answer carried is lost with it, and comes no second time", async (t) => {
+  const world = new MemoryWorld();
+  const a = await world.party(selfOf("a"));
+  const b = await world.party(selfOf("b"));
+  await open(a);
+  let isAnswerLost = () => {};
+  const answerLost = new Promise<void>((resolve) => (isAnswerLost = resolve));
+  const address = await echo(b, (n) => {
+    if (n !== 1) return;
+    world.network.cut(nodeId("a"), nodeId("b"));
+    isAnswerLost();
+  });
+  const to = { nodeId: nodeId("b"), address };
+  t.teardown(() => Promise.all([a.transport.close(), b.transport.close()]));
+
+  a.transport.send(to, "ring", { kind: "ping", n: 1 });
+  await answerLost;
+  await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  world.network.heal();
+  const feed = setInterval(() => a.transport.send(to, "ring", { kind: "ping", n: 2 }), 20);
+  await a.inbox.until(() => a.inbox.pings.includes(20));
+  clearInterval(feed);
+
+  t.notOk(a.inbox.pings.includes(10));
+});
+
+test("MemoryTransport: what an unknown start of a member gives with its answer is not heard", async (t) => {
+  const world = new MemoryWorld();
+  const a = await world.party(selfOf("a"));
+  const b = await world.party(selfOf("b"));
+  await open(a);
+  const to = { nodeId: nodeId("b"), address: await echo(b) };
+  a.transport.send(to, "ring", { kind: "ping", n: 1 });
+  await a.inbox.until(() => a.inbox.pings.length === 1);
+  world.network.leave(to.address.port); // Its connections seem to go on.
+  const fresh = await world.party(
+    selfOf("b", { incarnation: 2, instance: "b000000000000002", earlierInstances: ["b000000000000001"] }),
+    b.book,
+    to.address.port,
+  );
+  let isHeard = () => {};
+  const heard = new Promise<void>((resolve) => (isHeard = resolve));
+  await echo(fresh, () => isHeard());
+  t.teardown(() => Promise.all([a.transport.close(), b.transport.close(), fresh.transport.close()]));
+
+  a.transport.send(to, "ring", { kind: "ping", n: 2 });
+  await heard;
+  a.transport.send(to, "ring", { kind: "ping", n: 3 });
+  await a.inbox.until(() => a.inbox.pings.length === 2);
+
+  t.strictSame(a.inbox.pings, [10, 30]);
+  t.strictSame(
+    a.inbox.received.map(({ from }) => [from.incarnation, from.instance]),
+    [
+      [1, "b000000000000001"],
+      [2, "b000000000000002"],
+    ],
+  );
 });

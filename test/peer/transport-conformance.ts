@@ -297,4 +297,137 @@ export function transportConformance(name: string, create: () => Promise<World>)
 
     t.strictSame(b.inbox.pings, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
   });
+
+  test(`${name}: what a message gives rise to for its sender comes back with the answer, and names who answered`, async (t) => {
+    const world = await create();
+    const a = await world.party(selfOf("a"));
+    const b = await world.party(selfOf("b"));
+    await open(a);
+    // No frame of b's own would get there.
+    const unreachable = { nodeId: nodeId("a"), address: { host: "127.0.0.1", port: 1 } };
+    const addressB = await b.transport.listen({
+      ...b.inbox.handlers(),
+      message: (_from, _channel, message) => {
+        if (message.kind !== "ping") return;
+        b.transport.send(unreachable, "replication", { kind: "ping", n: message.n * 10 });
+        b.transport.send(unreachable, "ring", { kind: "ping", n: message.n * 10 + 1 });
+      },
+    });
+    t.teardown(() => Promise.all([a.transport.close(), b.transport.close()]));
+
+    const to = { nodeId: nodeId("b"), address: addressB };
+    a.transport.send(to, "ring", { kind: "ping", n: 1 });
+    a.transport.send(to, "ring", { kind: "ping", n: 2 });
+    await a.inbox.until(() => a.inbox.received.length >= 4);
+
+    t.strictSame(a.inbox.pings, [10, 11, 20, 21]);
+    t.equal(a.inbox.received[0]?.channel, "replication");
+    t.strictSame(a.inbox.received[3]?.from, {
+      nodeId: nodeId("b"),
+      address: addressB,
+      incarnation: 1,
+      instance: "b000000000000001",
+    });
+  });
+
+  test(`${name}: messages stay in order, whether they travel in frames or in answers`, async (t) => {
+    const world = await create();
+    const a = await world.party(selfOf("a"));
+    const b = await world.party(selfOf("b"));
+    const refs = {
+      a: { nodeId: nodeId("a"), address: { host: "", port: 0 } },
+      b: { nodeId: nodeId("b"), address: { host: "", port: 0 } },
+    };
+    const sent = { a: 0, b: 0 };
+    const next = (from: "a" | "b") => {
+      const [party, to] = from === "a" ? [a, refs.b] : [b, refs.a];
+      party.transport.send(to, "ring", { kind: "ping", n: sent[from]++ });
+    };
+    const answering = (party: typeof a, self: "a" | "b") => {
+      const handlers = party.inbox.handlers();
+      return party.transport.listen({
+        ...handlers,
+        message: (from, channel, message) => {
+          handlers.message(from, channel, message);
+          if (message.kind === "ping" && message.n % 3 === 0) next(self);
+        },
+      });
+    };
+    refs.a.address = await answering(a, "a");
+    refs.b.address = await answering(b, "b");
+    t.teardown(() => Promise.all([a.transport.close(), b.transport.close()]));
+
+    for (let n = 0; n < 400; n++) {
+      next(n % 2 === 0 ? "a" : "b");
+      if (n % 5 === 0) await new Promise(setImmediate);
+      if (n % 40 === 0) await b.inbox.until(() => b.inbox.pings.length > sent.a / 2);
+    }
+    await Promise.all([
+      a.inbox.until(() => a.inbox.pings.length === sent.b),
+      b.inbox.until(() => b.inbox.pings.length === sent.a),
+    ]);
+
+    t.strictSame(
+      a.inbox.pings,
+      Array.from({ length: sent.b }, (_, n) => n),
+    );
+    t.strictSame(
+      b.inbox.pings,
+      Array.from({ length: sent.a }, (_, n) => n),
+    );
+    t.ok(sent.a > 250 && sent.b > 250);
+  });
+
+  test(`${name}: an answer carries a quarter of a mebibyte; what is more arrives after it`, async (t) => {
+    const world = await create();
+    const a = await world.party(selfOf("a"));
+    const b = await world.party(selfOf("b"));
+    const refA = { nodeId: nodeId("a"), address: await open(a) };
+    const address = await b.transport.listen({
+      ...b.inbox.handlers(),
+      message: () => {
+        for (let n = 0; n < 5; n++) {
+          b.transport.send(refA, "ring", { kind: "blob", bytes: new Uint8Array(100_000).fill(n) });
+          b.transport.send(refA, "ring", { kind: "ping", n });
+        }
+        b.transport.send(refA, "ring", { kind: "blob", bytes: new Uint8Array(3_000_000) });
+        b.transport.send(refA, "ring", { kind: "ping", n: 5 });
+      },
+    });
+    t.teardown(() => Promise.all([a.transport.close(), b.transport.close()]));
+
+    a.transport.send({ nodeId: nodeId("b"), address }, "ring", { kind: "ping", n: 1 });
+    await a.inbox.until(() => a.inbox.received.length === 12);
+
+    t.strictSame(a.inbox.pings, [0, 1, 2, 3, 4, 5]);
+    const sizes = a.inbox.received.map(({ message }) => (message.kind === "blob" ? message.bytes.length : 0));
+    t.strictSame(sizes, [100_000, 0, 100_000, 0, 100_000, 0, 100_000, 0, 100_000, 0, 3_000_000, 0]);
+  });
+
+  test(`${name}: what comes back is checked like any message`, async (t) => {
+    const world = await create();
+    const a = await world.party(selfOf("a"));
+    const b = await world.party(selfOf("b"));
+    const refA = { nodeId: nodeId("a"), address: await open(a) };
+    const wrong: object[] = [{ kind: "ping", n: "one" }, { kind: "later" }];
+    const address = await b.transport.listen({
+      ...b.inbox.handlers(),
+      message: () => {
+        for (const message of wrong) b.transport.send(refA, "ring", message as { kind: "ping"; n: number });
+        b.transport.send(refA, "ring", { kind: "ping", n: 1, more: "dropped" } as {
+          kind: "ping";
+          n: number;
+        });
+      },
+    });
+    t.teardown(() => Promise.all([a.transport.close(), b.transport.close()]));
+
+    a.transport.send({ nodeId: nodeId("b"), address }, "ring", { kind: "ping", n: 1 });
+    await a.inbox.until(() => a.inbox.received.length > 0);
+
+    t.strictSame(
+      a.inbox.received.map(({ message }) => message),
+      [{ kind: "ping", n: 1 }],
+    );
+  });
 }

@@ -368,6 +368,45 @@ test("renewed credentials are used for new connections, and calls under way are 
   t.strictSame(await slow, { kind: "slow", name: "x" });
 });
 
+test("the lane for messages is for members, and keeps to its form", async (t) => {
+  const b = await member("b");
+  t.teardown(() => b.transport.close());
+  const mine = await world.credentials(nodeId("a"));
+  const joiner = await world.credentials("token", "join");
+  /** What comes back before the connection ends. */
+  const converse = async (credentials: Credentials, protocol: string, bytes: Buffer) => {
+    const socket = connect({ ...b.address, ...tlsOf(credentials) });
+    await once(socket, "secureConnect");
+    const pieces: Buffer[] = [];
+    socket.on("data", (piece: Buffer) => {
+      // The answer to the upgrade comes first.
+      if (pieces.push(piece) === 1) socket.write(bytes);
+    });
+    socket.on("error", () => {});
+    socket.write(`GET /rpc HTTP/1.1\r\nhost: b\r\nconnection: upgrade\r\nupgrade: ${protocol}\r\n\r\n`);
+    await once(socket, "close");
+    return Buffer.concat(pieces).toString("latin1");
+  };
+  const lengthBefore = (frame: Buffer, length = frame.length) => {
+    const head = Buffer.alloc(4);
+    head.writeUInt32BE(length);
+    return Buffer.concat([head, frame]);
+  };
+  const slow = packCalls(headOf("a"), [pack(["hello", { earlier: [] }])]);
+
+  t.match(await converse(joiner, "orbweaver-frames", Buffer.alloc(0)), /^HTTP\/1.1 403 /);
+  t.match(await converse(mine, "websocket", Buffer.alloc(0)), /^HTTP\/1.1 404 /);
+  t.equal(b.transport.counts.malformed, 0);
+  t.match(
+    await converse(mine, "orbweaver-frames", lengthBefore(Buffer.alloc(0), 2 ** 31)),
+    /^HTTP\/1.1 101 /,
+  );
+  t.equal(b.transport.counts.malformed, 1, "a frame that is too long");
+  await converse(mine, "orbweaver-frames", Buffer.concat([lengthBefore(slow), lengthBefore(slow)]));
+  t.equal(b.transport.counts.malformed, 2, "a frame before the answer to the one before");
+  t.strictSame(b.inbox.received, []);
+});
+
 function tlsOf({ rootCertificate, certificate, key }: Credentials) {
   return { ca: rootCertificate, cert: certificate, key, checkServerIdentity: () => undefined };
 }
