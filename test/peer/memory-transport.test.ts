@@ -125,3 +125,30 @@ test("MemoryTransport: what an unknown start of a member gives with its answer i
     ],
   );
 });
+
+test("MemoryTransport: a frame that overtakes an answer waits for what the answer holds", async (t) => {
+  const world = new MemoryWorld();
+  const a = await world.party(selfOf("a"));
+  const b = await world.party(selfOf("b"));
+  const refA = { nodeId: nodeId("a"), address: await open(a) };
+  let isHeard = () => {};
+  const heard = new Promise<void>((resolve) => (isHeard = resolve));
+  const address = await b.transport.listen({
+    ...b.inbox.handlers(),
+    message: () => {
+      b.transport.send(refA, "ring", { kind: "ping", n: 1 });
+      world.network.delayMs = 100; // For the answer.
+      isHeard();
+    },
+  });
+  t.teardown(() => Promise.all([a.transport.close(), b.transport.close()]));
+  await b.transport.call(refA, "operate", { kind: "echo", value: 0 }, { timeoutMs: 5000 });
+
+  a.transport.send({ nodeId: nodeId("b"), address }, "ring", { kind: "ping", n: 0 });
+  await heard;
+  world.network.delayMs = 0;
+  b.transport.send(refA, "ring", { kind: "ping", n: 2 });
+  await a.inbox.until(() => a.inbox.pings.length === 2);
+
+  t.strictSame(a.inbox.pings, [1, 2]);
+});
