@@ -30,6 +30,12 @@ export const nodeStatusSchema = z.object({
   version: z.string().nullable(),
   /** The part of the circle that falls to it, 0 to 1. */
   arcShare: z.number().nullable(),
+  /**
+   * Since its start: calls to leaders of partitions, those of their attempts that
+   * hit a server that did not lead, and how often the ring had to be asked where
+   * to go; null: it did not say.
+   */
+  calls: z.object({ made: z.int(), redirects: z.int(), lookups: z.int() }).nullable(),
 });
 export type NodeStatus = z.output<typeof nodeStatusSchema>;
 

@@ -48,6 +48,8 @@ export interface ClusterNode {
   readonly version: string | null;
   /** Of the circle, 0 to 1: the arc between its predecessor and itself. */
   readonly arcShare: number | null;
+  /** As `RoutedRegisters.counts`, since its start; null: it did not answer. */
+  readonly calls: { readonly made: number; readonly redirects: number; readonly lookups: number } | null;
 }
 
 export interface ClusterPartition {
@@ -204,6 +206,7 @@ export class ClusterView {
       uptimeMs: status?.uptimeMs ?? null,
       version: status?.version ?? null,
       arcShare: status === undefined ? null : arcShare(nodeId, status.predecessor),
+      calls: status?.calls ?? null,
     };
   }
 

@@ -93,6 +93,12 @@ export const nodeStatusSchema = z.object({
   uptimeMs: z.number().nonnegative(),
   /** Its predecessor on the ring: the arc between the two is its own. */
   predecessor: nodeIdSchema.nullable(),
+  /** As `RoutedRegisters.counts`. */
+  calls: z.object({
+    made: z.int().nonnegative(),
+    redirects: z.int().nonnegative(),
+    lookups: z.int().nonnegative(),
+  }),
   /** Only when asked for. */
   partitions: z.array(partitionStatusSchema).max(PARTITIONS_MAX).optional(),
 });

@@ -2,9 +2,10 @@
  * Registers from any member: finds the leader of a partition, asks it, and
  * follows it when it moves.
  *
- * Who leads is only ever a hint (an earlier answer, what the local replica
- * knows, the ring's wish); a wrong one costs a redirect. What an operation may
- * have done decides whether it is asked again: see `RegisterOptions.repeatable`.
+ * Who leads is only ever a hint (an earlier answer, an announcement, the
+ * members of the group, the ring's wish); a wrong one costs a redirect. What an
+ * operation may have done decides whether it is asked again: see
+ * `RegisterOptions.repeatable`.
  */
 import {
   BusyError,
@@ -18,6 +19,7 @@ import type { Operation, Outcome } from "../replication/register.ts";
 import { type NodeId, positionOf } from "../ring/identifier.ts";
 import type { Member } from "../ring/member.ts";
 import type { CrawlReply, CrawlRequest } from "./crawl-message.ts";
+import { PartitionCache } from "./partition-cache.ts";
 
 export interface RegisterOptions {
   /** Milliseconds until UnavailableError; the server's request time-out when left out. */
@@ -61,6 +63,8 @@ export interface LeaderRoutes {
     operate(partition: number, operation: Operation): Promise<Outcome>;
     leads(partition: number): unknown;
     leaderHint(partition: number): NodeId | undefined;
+    /** Undefined: no replica is held here. */
+    members(partition: number): NodeId[] | undefined;
   };
   readonly ring: {
     member(nodeId: NodeId): Member | undefined;
@@ -80,25 +84,27 @@ export interface LeaderRoutes {
 
 export class RoutedRegisters implements Registers {
   readonly #routes: LeaderRoutes;
-  // Who answered as leader last; bounded by the number of partitions.
-  readonly #leaders = new Map<number, NodeId>();
+  readonly #cache: PartitionCache;
+  // Of the ring, one per partition at a time.
+  readonly #lookupsUnderWay = new Map<number, Promise<void>>();
   // Of the calls under way: how to end them when this server stops.
   readonly #waiting = new Set<(error: Error) => void>();
-  #calls = 0;
+  #made = 0;
   #redirects = 0;
   #lookups = 0;
   #isStopped = false;
 
   constructor(routes: LeaderRoutes) {
     this.#routes = routes;
+    this.#cache = new PartitionCache((partition) => routes.replicas.leaderHint(partition));
   }
 
   /**
    * How many calls were made, how many of their attempts hit a server that did
-   * not lead, and how many had to ask the ring because no leader was known.
+   * not lead, and how often the ring was asked because nobody else was left to ask.
    */
-  get counts(): { calls: number; redirects: number; lookups: number } {
-    return { calls: this.#calls, redirects: this.#redirects, lookups: this.#lookups };
+  get counts(): { made: number; redirects: number; lookups: number } {
+    return { made: this.#made, redirects: this.#redirects, lookups: this.#lookups };
   }
 
   operate(partition: number, operation: Operation, options: RegisterOptions = {}): Promise<Outcome> {
@@ -159,12 +165,12 @@ export class RoutedRegisters implements Registers {
       there: (to: PeerRef, timeoutMs: number) => Promise<T>;
     },
   ): Promise<T> {
-    const { self, replicas, ring } = this.#routes;
+    const { self, ring } = this.#routes;
     const deadline = performance.now() + timeoutMs;
     const refused = new Set<NodeId>();
     let retryMs = RETRY_MS_MIN;
     let last: ClusterError | undefined;
-    this.#calls++;
+    this.#made++;
 
     for (;;) {
       if (this.#isStopped) throw stopping();
@@ -179,44 +185,39 @@ export class RoutedRegisters implements Registers {
       let pauseMs = 0;
       try {
         if (target === undefined) {
-          refused.clear();
           pauseMs = retryMs;
-        } else if (target === self.nodeId) {
-          const answer = await within(ask.here(), remainingMs, partition);
-          this.#leaders.set(partition, target);
-          return answer;
         } else {
-          const member = ring.member(target)!;
-          const attemptMs = repeatable ? Math.min(remainingMs, ask.attemptMsMax) : remainingMs;
-          const answer = await ask.there({ nodeId: member.nodeId, address: member.address }, attemptMs);
-          this.#leaders.set(partition, target);
+          const answer =
+            target.nodeId === self.nodeId
+              ? await within(ask.here(), remainingMs, partition)
+              : await ask.there(
+                  { nodeId: target.nodeId, address: target.address },
+                  repeatable ? Math.min(remainingMs, ask.attemptMsMax) : remainingMs,
+                );
+          this.#cache.led(partition, target.nodeId);
           return answer;
         }
       } catch (error) {
-        const known = this.#leaders.get(partition);
-        if (known === target) this.#leaders.delete(partition);
         if (error instanceof NotLeaderError) {
           this.#redirects++;
           last = error;
-          refused.add(target!);
+          this.#isNotLeader(partition, target!.nodeId, refused);
           const hint = error.leader as NodeId | undefined;
           if (hint !== undefined && !refused.has(hint) && !ring.isSuspected(hint)) {
-            this.#leaders.set(partition, hint);
-          } else if (refused.size > this.#routes.replicationFactor || hint === undefined) {
-            pauseMs = refused.size >= this.#routes.replicationFactor ? retryMs : 0;
+            this.#cache.led(partition, hint);
           }
         } else if (error instanceof BusyError) {
+          // It leads, for all that.
           last = error;
           pauseMs = error.retryAfterMs;
         } else if (error instanceof OutcomeUnknownError || error instanceof UnavailableError) {
+          this.#isNotLeader(partition, target!.nodeId, refused);
           if (!repeatable) {
             throw error instanceof OutcomeUnknownError
               ? error
               : new OutcomeUnknownError(`partition ${partition}`, { cause: error });
           }
           last = error;
-          if (target !== undefined) refused.add(target);
-          pauseMs = RETRY_MS_MIN;
         } else {
           throw error;
         }
@@ -227,33 +228,56 @@ export class RoutedRegisters implements Registers {
         retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
         refused.clear();
       }
-      // The local replica may have learned better meanwhile.
-      const hint = replicas.leaderHint(partition);
-      if (
-        hint !== undefined &&
-        !refused.has(hint) &&
-        !this.#leaders.has(partition) &&
-        !ring.isSuspected(hint)
-      ) {
-        this.#leaders.set(partition, hint);
-      }
     }
   }
 
-  /** Whom to ask next: ourselves when we lead, the last known leader, else the wished members in order. */
-  async #candidate(partition: number, refused: ReadonlySet<NodeId>): Promise<NodeId | undefined> {
-    const { self, replicas, ring, partitionCount, replicationFactor } = this.#routes;
-    if (replicas.leads(partition) !== undefined && !refused.has(self.nodeId)) return self.nodeId;
-    for (const hint of [this.#leaders.get(partition), replicas.leaderHint(partition)]) {
-      if (hint === undefined || refused.has(hint) || ring.isSuspected(hint)) continue;
-      if (hint === self.nodeId || ring.member(hint) !== undefined) return hint;
+  #isNotLeader(partition: number, nodeId: NodeId, refused: Set<NodeId>): void {
+    refused.add(nodeId);
+    this.#cache.notLed(partition, nodeId);
+  }
+
+  /**
+   * Whom to ask next: ourselves when we lead, whoever is believed to lead, the
+   * members of the group; only when all of them were asked, those whom the ring wishes.
+   */
+  async #candidate(partition: number, refused: ReadonlySet<NodeId>): Promise<Member | undefined> {
+    const { self, replicas } = this.#routes;
+    if (replicas.leads(partition) !== undefined && !refused.has(self.nodeId)) return self;
+    const known = this.#known(partition, refused);
+    if (known !== undefined) return known;
+    await this.#lookUp(partition);
+    return this.#known(partition, refused);
+  }
+
+  #known(partition: number, refused: ReadonlySet<NodeId>): Member | undefined {
+    const { self, ring, replicas } = this.#routes;
+    const kept = this.#cache.members(partition);
+    const isOpen = (nodeId: NodeId) => !refused.has(nodeId) && !ring.isSuspected(nodeId);
+    const memberOf = (nodeId: NodeId) =>
+      ring.member(nodeId) ?? kept.find((member) => member.nodeId === nodeId);
+    for (const nodeId of [...this.#cache.leaders(partition), ...(replicas.members(partition) ?? [])]) {
+      // That it does not lead it knows best itself.
+      const member = nodeId === self.nodeId || !isOpen(nodeId) ? undefined : memberOf(nodeId);
+      if (member !== undefined) return member;
     }
+    return kept.find(({ nodeId }) => nodeId !== self.nodeId && isOpen(nodeId));
+  }
+
+  /** Refreshes who is wished for the partition; without an answer all stays as it was. */
+  #lookUp(partition: number): Promise<void> {
+    const underWay = this.#lookupsUnderWay.get(partition);
+    if (underWay !== undefined) return underWay;
     this.#lookups++;
-    const wished = await ring
+    const { ring, partitionCount, replicationFactor } = this.#routes;
+    const lookup = ring
       .successorsOf(positionOf(partition, partitionCount), replicationFactor)
-      .then((found) => found.members)
-      .catch(() => [] as Member[]);
-    return wished.find((member) => !refused.has(member.nodeId) && !ring.isSuspected(member.nodeId))?.nodeId;
+      .then(
+        ({ members }) => this.#cache.kept(partition, members),
+        () => {},
+      )
+      .finally(() => this.#lookupsUnderWay.delete(partition));
+    this.#lookupsUnderWay.set(partition, lookup);
+    return lookup;
   }
 }
 

@@ -212,6 +212,7 @@ export async function setUpParts(
       replicas: held.filter(({ role }) => role === "leader" || role === "follower").length,
       uptimeMs: performance.now() - startedMs,
       predecessor: ring.view().predecessor,
+      calls: registers.counts,
       ...(partitions ? { partitions: held } : {}),
     };
   };

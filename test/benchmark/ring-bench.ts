@@ -1,13 +1,15 @@
 /**
  * The ring at scale, in virtual time: the servers' own state machines. Limits are
  * in hops, shares and virtual milliseconds, so they hold on any machine; only the
- * rows on the simulator's own pace are real time.
+ * rows on the simulator's own pace, and those of the crawl, are of real time.
  */
 import { arcAfterJoins, observe, observeDeaths, observeDetector } from "../simulation/ring-figures.ts";
 import { RingSimulator } from "../simulation/ring-simulator.ts";
 import { stand } from "../simulation/standing-ring.ts";
 import type { Figure } from "./figure.ts";
+import { observeCalls } from "./partition-cache.ts";
 
+const CRAWLED_PAGES = 1000;
 const HOUR_MS = 3_600_000;
 
 export async function benchmark(report: (figure: Figure) => void): Promise<void> {
@@ -17,6 +19,16 @@ export async function benchmark(report: (figure: Figure) => void): Promise<void>
   arcs(seed, report);
   idle(seed, report);
   detector(seed, report);
+  await calls(report);
+}
+
+/** Not simulated: real servers that crawl. */
+async function calls(report: (figure: Figure) => void): Promise<void> {
+  const { made, redirects, lookups } = await observeCalls(CRAWLED_PAGES);
+  const what = "five servers crawl";
+  report({ name: `${what}: calls`, value: made, unit: "" });
+  report({ name: `${what}: calls without lookup`, value: 100 * (1 - lookups / made), unit: "%", min: 99 });
+  report({ name: `${what}: redirects`, value: (100 * redirects) / made, unit: "%" });
 }
 
 function hops(seed: number, report: (figure: Figure) => void): void {

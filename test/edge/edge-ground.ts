@@ -168,6 +168,7 @@ export function nodeAt(edge: string): NodeStatus {
     uptimeMs: 1,
     version: "0.1.0",
     arcShare: 0.5,
+    calls: { made: 100, redirects: 2, lookups: 1 },
   };
 }
 
