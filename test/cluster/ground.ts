@@ -12,12 +12,20 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { Test } from "tap";
 import type { Failure, Job } from "../../src/job/job-spec.ts";
 import { type Client, createClient } from "../../src/sdk/client.ts";
-import { type Cluster, type ServerProcess, startCluster } from "../fixture/cluster.ts";
+import { type Cluster, type Place, type ServerProcess, startCluster } from "../fixture/cluster.ts";
 
 const LOOK_MS = 50;
 const SETTLE_MS_MAX = 60_000;
 
 export type Five = readonly [ServerProcess, ServerProcess, ServerProcess, ServerProcess, ServerProcess];
+
+export interface GroundOptions {
+  /** Further settings of every server. */
+  readonly flags?: readonly string[];
+  readonly place?: (index: number) => Place;
+  /** Loopback when left out. */
+  readonly allowAddresses?: readonly string[];
+}
 
 export interface Ground {
   readonly cluster: Cluster;
@@ -31,7 +39,8 @@ export interface Ground {
  * Resolves when each partition has its five copies: until then fewer servers may
  * die than promised. When a test of `t` fails, data and logs are left for a look.
  */
-export async function startGround(t: Test, flags: readonly string[] = []): Promise<Ground> {
+export async function startGround(t: Test, options: GroundOptions = {}): Promise<Ground> {
+  const { flags = [], place, allowAddresses = ["127.0.0.0/8"] } = options;
   const directory = await mkdtemp(join(tmpdir(), "orbweaver-cluster-"));
   const clients: Client[] = [];
   let cluster: Cluster | undefined;
@@ -44,8 +53,9 @@ export async function startGround(t: Test, flags: readonly string[] = []): Promi
   cluster = await startCluster({
     nodes: 5,
     dataDirectory: directory,
-    allowAddresses: ["127.0.0.0/8"],
+    allowAddresses,
     flags: ["--scrape-threads", "1", ...flags],
+    place,
   });
   const { admin, ca, servers } = cluster;
   const client = (...asked: readonly ServerProcess[]) => {
@@ -53,7 +63,8 @@ export async function startGround(t: Test, flags: readonly string[] = []): Promi
     clients.push(made);
     return made;
   };
-  const ground = { cluster, directory, client, servers: servers as readonly ServerProcess[] as Five };
+  const [one, two, three, four, five] = servers;
+  const ground = { cluster, directory, client, servers: [one!, two!, three!, four!, five!] as const };
   await allServed(client(...servers), 5);
   return ground;
 }
@@ -64,6 +75,17 @@ export function allServed(client: Client, membersMin: number): Promise<unknown> 
     const partitions = await client.cluster.partitions();
     return partitions.every(({ leader, members }) => leader !== null && members.length >= membersMin);
   });
+}
+
+/** Waits until so many servers stand in one ring: their arcs make one circle. Returns milliseconds. */
+export async function untilOneRing(client: Client, members: number, deadlineMs: number): Promise<number> {
+  const fromMs = performance.now();
+  await until(`${members} servers stand in one ring`, deadlineMs, async () => {
+    const shares = (await client.cluster.nodes()).map(({ arcShare }) => arcShare ?? 0);
+    const whole = shares.reduce((sum, share) => sum + share, 0);
+    return shares.length === members && Math.abs(whole - 1) < 0.001;
+  });
+  return performance.now() - fromMs;
 }
 
 /**
@@ -95,6 +117,10 @@ export async function until<T>(
     }
     await pause(LOOK_MS);
   }
+}
+
+export function inSeconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)} s`;
 }
 
 /** Waits until the job is over. */
