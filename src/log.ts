@@ -34,7 +34,7 @@ export function createLog(options: {
       formatters: { level: (label) => ({ level: label }) },
       serializers: { error: pino.stdSerializers.err },
     },
-    { write: options.text ? (line: string) => write(readable(line)) : write },
+    { write: options.text ? (line: string) => write(`${readableLine(line)?.text ?? line}\n`) : write },
   );
   return wrap(logger);
 }
@@ -49,16 +49,24 @@ function wrap(logger: pino.Logger): Log {
   };
 }
 
-function readable(line: string): string {
-  const { time, level, event, ...fields } = JSON.parse(line) as {
-    time: string;
-    level: string;
-    event: string;
-  };
+/** A JSON line of a log for people; undefined when it is none. */
+export function readableLine(line: string): { readonly level: string; readonly text: string } | undefined {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+  if (typeof parsed !== "object" || parsed === null) return undefined;
+  const { time, level, event, ...fields } = parsed as { time?: unknown; level?: unknown; event?: unknown };
+  if (typeof time !== "string" || typeof level !== "string" || typeof event !== "string") return undefined;
   const rest = Object.entries(fields)
     .map(([name, value]) => `${name}=${text(value)}`)
     .join(" ");
-  return `${time.slice(11, 23)} ${level.padEnd(5)} ${event}${rest === "" ? "" : `  ${rest}`}\n`;
+  return {
+    level,
+    text: `${time.slice(11, 23)} ${level.padEnd(5)} ${event}${rest === "" ? "" : `  ${rest}`}`,
+  };
 }
 
 function text(value: unknown): string {

@@ -13,31 +13,50 @@ import { UsageError } from "../errors.ts";
 const portsSchema = z.array(z.object({ edge: z.int().min(1).max(65_535), peer: z.int().min(1).max(65_535) }));
 export type RingPorts = z.output<typeof portsSchema>;
 
+export interface ChosenPorts {
+  readonly ports: RingPorts;
+  /** A server that is there keeps other ports than those that were asked for. */
+  readonly isOther: boolean;
+}
+
 /**
+ * A server that is there keeps the ports by which the others know it.
+ *
  * @param first of the first server; each next one has the next port. 0: any free one, kept in `data`.
+ * @param isThere whether the n-th server has its data already.
  * @throws {UsageError} there are not that many ports above the first.
  */
 export async function ringPorts(
   data: string,
   first: { readonly edge: number; readonly peer: number },
   count: number,
-): Promise<RingPorts> {
-  for (const [name, port] of Object.entries(first)) {
-    if (port + count - 1 > 65_535) {
-      throw new UsageError(`--${name}-port ${port}: ${count} servers need as many ports from there on`);
-    }
-  }
+  isThere: (n: number) => boolean,
+): Promise<ChosenPorts> {
   const kept = await readKept(data);
+  const own = (n: number) => (isThere(n) ? kept[n] : undefined);
+  const isAsked = (name: "edge" | "peer") =>
+    kept.every((_, n) => (own(n)?.[name] ?? first[name] + n) === first[name] + n);
+  const choose = async (name: "edge" | "peer", n: number): Promise<number> => {
+    // Where those that are there have other ports, the next in line may be one of them.
+    if (first[name] === 0 || !isAsked(name)) return freePort();
+    if (first[name] + count - 1 > 65_535) {
+      throw new UsageError(
+        `--${name}-port ${first[name]}: ${count} servers need as many ports from there on`,
+      );
+    }
+    return first[name] + n;
+  };
   const ports: RingPorts = [];
   for (let n = 0; n < count; n++) {
     ports.push({
-      edge: first.edge === 0 ? (kept[n]?.edge ?? (await freePort())) : first.edge + n,
-      peer: first.peer === 0 ? (kept[n]?.peer ?? (await freePort())) : first.peer + n,
+      edge: own(n)?.edge ?? (await choose("edge", n)),
+      peer: own(n)?.peer ?? (await choose("peer", n)),
     });
   }
   await writeFile(join(data, "ports.json.new"), `${JSON.stringify(ports)}\n`);
   await rename(join(data, "ports.json.new"), join(data, "ports.json"));
-  return ports;
+  const isOther = (name: "edge" | "peer") => first[name] !== 0 && !isAsked(name);
+  return { ports, isOther: isOther("edge") || isOther("peer") };
 }
 
 async function readKept(data: string): Promise<RingPorts> {

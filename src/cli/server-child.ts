@@ -5,6 +5,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { UnavailableError, UsageError } from "../errors.ts";
+import { ServerLog } from "./server-log.ts";
 
 const PROGRAM = fileURLToPath(new URL("./orbweaver.js", import.meta.url));
 const READY_MS_MAX = 60_000;
@@ -13,7 +14,6 @@ const RESTART_MS_MIN = 500;
 const RESTART_MS_MAX = 30_000;
 /** Having lived this long, it is taken to be well again. */
 const WELL_MS = 60_000;
-const LINES_KEPT = 20;
 
 const readySchema = z.object({
   event: z.literal("ready"),
@@ -27,19 +27,23 @@ export class ServerChild {
   readonly name: string;
   readonly #flags: readonly string[];
   readonly #print: (line: string) => void;
-  // The last lines of standard error: what it died of.
-  readonly #lines: string[] = [];
+  readonly #log: ServerLog;
   #process: ChildProcess | undefined;
   #isStopping = false;
   #isWatched = false;
   #restartMs = RESTART_MS_MIN;
   #restarting: NodeJS.Timeout | undefined;
 
-  /** @param flags of every start. @param print takes the lines of its log. */
-  constructor(name: string, flags: readonly string[], print: (line: string) => void) {
+  /** @param flags of every start. @param logFile takes all that it logs. @param print takes what people should know of it. */
+  constructor(
+    name: string,
+    flags: readonly string[],
+    { logFile, print }: { readonly logFile: string; readonly print: (line: string) => void },
+  ) {
     this.name = name;
     this.#flags = flags;
-    this.#print = print;
+    this.#print = (line) => print(`${name}: ${line}`);
+    this.#log = new ServerLog(logFile, this.#print);
   }
 
   /**
@@ -65,6 +69,7 @@ export class ServerChild {
     const timer = setTimeout(() => child.kill("SIGKILL"), STOP_MS_MAX);
     await ended;
     clearTimeout(timer);
+    this.#log.close();
   }
 
   async #launch(more: readonly string[]): Promise<ServerReady> {
@@ -75,11 +80,10 @@ export class ServerChild {
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
     this.#process = child;
-    this.#lines.length = 0;
+    this.#log.begin();
     createInterface({ input: child.stderr! }).on("line", (line) => {
-      this.#lines.push(line);
-      if (this.#lines.length > LINES_KEPT) this.#lines.shift();
-      if (this.#isWorthShowing(line)) this.#print(`${this.name}: ${line}`);
+      // What ends the first start is told by whoever asked for it.
+      this.#log.take(line, this.#isWatched || !line.startsWith("orbweaver: "));
     });
     const { promise, resolve, reject } = Promise.withResolvers<ServerReady>();
     createInterface({ input: child.stdout! }).on("line", (line) => {
@@ -88,12 +92,16 @@ export class ServerChild {
     });
     child.once("error", reject);
     child.once("close", (code, signal) => {
-      const said = this.#lines.join("\n") || `ended with ${signal ?? code}`;
+      const said = this.#log.lastWords() || `ended with ${signal ?? code}`;
       reject(new UsageError(`${this.name} did not start: ${said.replace(/^orbweaver: /, "")}`));
       if (performance.now() - startedMs > WELL_MS) this.#restartMs = RESTART_MS_MIN;
     });
     const timer = setTimeout(() => {
-      reject(new UnavailableError(`${this.name} was not ready within ${READY_MS_MAX / 1000} s`));
+      reject(
+        new UnavailableError(
+          `${this.name} was not ready within ${READY_MS_MAX / 1000} s; ${this.#log.path} says what it waited for`,
+        ),
+      );
       child.kill("SIGKILL");
     }, READY_MS_MAX);
     try {
@@ -103,19 +111,12 @@ export class ServerChild {
     }
   }
 
-  #isWorthShowing(line: string): boolean {
-    // What ends the first start is told by whoever asked for it.
-    if (!this.#isWatched && line.startsWith("orbweaver: ")) return false;
-    // Servers that are stopped together suspect one another, and are right.
-    return !this.#isStopping || !line.includes('"level":"warn"');
-  }
-
   #watch(): void {
     this.#isWatched = true;
     const child = this.#process!;
     const onExit = () => {
       if (this.#isStopping) return;
-      this.#print(`${this.name}: ended unexpectedly; it is started again in ${this.#restartMs} ms`);
+      this.#print(`ended unexpectedly; it is started again in ${this.#restartMs} ms`);
       this.#restarting = setTimeout(() => void this.#restart(), this.#restartMs);
       this.#restartMs = Math.min(this.#restartMs * 2, RESTART_MS_MAX);
     };
@@ -127,7 +128,7 @@ export class ServerChild {
     if (this.#isStopping) return;
     try {
       await this.#launch([]);
-      this.#print(`${this.name}: is back`);
+      this.#print("is back");
     } catch {
       // Its own lines were printed; it is tried again like after any other end.
     }

@@ -18,6 +18,8 @@ export interface ServerProcess {
   readonly peer: string;
   /** Resolves when it is a member of the ring. */
   readonly ready: Promise<void>;
+  /** Of all that the cluster keeps, as this server sees it. */
+  durability(): Promise<"full" | "degraded">;
   /** Resolves with what made it stop by itself; with undefined after `stop`. */
   readonly ended: Promise<ClusterError | undefined>;
   /** Hands over what it leads, finishes what is under way, and closes everything. */
@@ -50,6 +52,7 @@ export async function startServerProcess(settings: ServerSettings, log: Log): Pr
     edge: `https://${writeHostPort(server.edge.advertise)}`,
     peer: writeHostPort(server.peerAddress),
     ready: server.ready,
+    durability: async () => (await parts.cluster.status()).durability,
     ended: server.ended,
     stop,
   };

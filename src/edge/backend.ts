@@ -48,8 +48,13 @@ export const clusterStatusSchema = z.object({
   ready: z.boolean(),
   /** What is missing, for people; empty when ready. */
   reasons: z.array(z.string()),
-  /** How many partitions have all their copies, have fewer, have no leader. */
-  partitions: z.object({ full: z.int(), degraded: z.int(), unserved: z.int() }),
+  /** Degraded: fewer than three copies of some partition, so that two lost servers may lose data. */
+  durability: z.enum(["full", "degraded"]),
+  /**
+   * How many partitions have three copies or more, have fewer, have no leader; and how many have as many as
+   * are wanted and the servers that are there can hold.
+   */
+  partitions: z.object({ full: z.int(), degraded: z.int(), unserved: z.int(), complete: z.int() }),
   /** The ring as the answering member sees it. */
   ring: z.object({
     predecessor: nodeIdSchema.nullable(),
@@ -67,6 +72,8 @@ export const partitionStatusSchema = z.object({
   members: z.array(nodeIdSchema),
   /** `round.replica` under which it is led; null: nobody leads it. */
   ballot: z.string().nullable(),
+  /** Members on servers that are there. */
+  copies: z.int(),
   durability: z.enum(["full", "degraded", "unserved"]),
 });
 export type PartitionStatus = z.output<typeof partitionStatusSchema>;
@@ -135,6 +142,7 @@ export interface Accounts {
 export interface Readiness {
   readonly ready: boolean;
   readonly reasons: readonly string[];
+  readonly durability: "full" | "degraded";
 }
 
 export interface EdgeBackend {

@@ -189,13 +189,13 @@ function openPaths(backend: EdgeBackend): Middleware<RequestState> {
     if (ctx.method !== "GET" && ctx.method !== "HEAD") return next();
     switch (ctx.path) {
       case "/healthz":
-        ctx.body = { status: "ok" };
+        ctx.body = { status: "ok", durability: backend.ready().durability };
         return;
       case "/readyz": {
-        const { ready, reasons } = backend.ready();
+        const { ready, reasons, durability } = backend.ready();
         ctx.status = ready ? 200 : 503;
         if (!ready) ctx.set("Retry-After", "1");
-        ctx.body = { ready, reasons };
+        ctx.body = { ready, reasons, durability };
         return;
       }
       case "/.well-known/jwks.json":

@@ -27,6 +27,8 @@ export interface Readiness {
   readonly ready: boolean;
   /** What is missing, for people; empty when ready. */
   readonly reasons: readonly string[];
+  /** Degraded: of something that this server keeps there are fewer than three copies, or it keeps nothing yet. */
+  readonly durability: "full" | "degraded";
 }
 
 export interface ClusterNode {
@@ -58,6 +60,8 @@ export interface ClusterPartition {
   readonly members: NodeId[];
   /** `round.replica` under which it is led; null: nobody leads it. */
   readonly ballot: string | null;
+  /** Members on servers that are there. */
+  readonly copies: number;
   readonly durability: "full" | "degraded" | "unserved";
 }
 
@@ -95,14 +99,20 @@ export class ClusterView {
     replicationFactor: number;
     ready: boolean;
     reasons: string[];
-    partitions: { full: number; degraded: number; unserved: number };
+    durability: "full" | "degraded";
+    partitions: { full: number; degraded: number; unserved: number; complete: number };
     ring: { predecessor: NodeId | null; successors: NodeId[]; fingers: NodeId[] };
     nodes: ClusterNode[];
   }> {
     const { cluster, self, ring, readiness } = this.#parts;
     const seen = await this.#ask(this.#known(), true);
-    const count = { full: 0, degraded: 0, unserved: 0 };
-    for (const { durability } of this.#merge(seen)) count[durability]++;
+    const nodes = seen.map((node) => this.#node(node));
+    const live = nodes.filter(({ state }) => state === "alive").length;
+    const count = { full: 0, degraded: 0, unserved: 0, complete: 0 };
+    for (const { durability, copies } of this.#merge(seen)) {
+      count[durability]++;
+      if (copies >= Math.min(cluster.replicationFactor, live)) count.complete++;
+    }
     const { predecessor, successors, fingers } = ring.view();
     const { ready, reasons } = readiness();
     return {
@@ -112,9 +122,10 @@ export class ClusterView {
       replicationFactor: cluster.replicationFactor,
       ready,
       reasons: [...reasons],
+      durability: count.full === cluster.partitions ? "full" : "degraded",
       partitions: count,
       ring: { predecessor, successors: [...successors], fingers: [...fingers] },
-      nodes: seen.map((node) => this.#node(node)),
+      nodes,
     };
   }
 
@@ -250,6 +261,7 @@ function mergePartition(partition: number, reports: readonly Report[]): ClusterP
     leader: led?.nodeId ?? null,
     members: [...((led ?? newest[0])?.report.members ?? [])],
     ballot: ballot === null ? null : `${ballot.round}.${ballot.replicaId}`,
+    copies: led?.report.copies ?? 0,
     durability: led === undefined ? "unserved" : led.report.durability,
   };
 }

@@ -178,13 +178,15 @@ export class RunningServer {
     const reasons: string[] = [];
     if (this.#stopping !== undefined || this.#isDraining) reasons.push("the server is stopping");
     const parts = this.#parts;
+    const held = parts === undefined ? [] : heldPartitions(parts.replicas);
     if (parts === undefined || !parts.ring.isMember) {
       reasons.push("the server is not in the ring yet");
     } else {
-      const unserved = heldPartitions(parts.replicas).filter(({ leader }) => leader === null).length;
+      const unserved = held.filter(({ leader }) => leader === null).length;
       if (unserved > 0) reasons.push(`${unserved} of its partitions have no leader`);
     }
-    return { ready: reasons.length === 0, reasons };
+    const isSafe = held.length > 0 && held.every(({ durability }) => durability === "full");
+    return { ready: reasons.length === 0, reasons, durability: isSafe ? "full" : "degraded" };
   }
 
   /** Not ready any more; its leaderships go to others, for as long as that takes but 5 s. */

@@ -71,6 +71,8 @@ export const partitionStatusSchema = z.object({
   seq: z.number(),
   members: z.array(nodeIdSchema).max(32),
   leader: nodeIdSchema.nullable(),
+  /** On servers that are there. */
+  copies: z.int().nonnegative().default(0),
   durability: z.enum(["full", "degraded"]),
 });
 /** A partition as one of its replicas sees it. */

@@ -40,6 +40,8 @@ const GROUPS_MS = 250;
 const WISH_STEADY_MS = 500;
 /** Steps of growth and hand-overs begun a second, over all partitions of this server. */
 const STEPS_PER_SECOND = { learn: 400, handOver: 100 } as const;
+/** As many as are promised: two may be lost at once. */
+const COPIES_SAFE = 3;
 const OPERATIONS_MAX = 65_536;
 /** Of changes that wait for their outcome, over all partitions. */
 const PENDING_BYTES_MAX = 256 * 1024 * 1024;
@@ -74,6 +76,8 @@ export interface PartitionStatus {
   readonly seq: number;
   readonly members: readonly NodeId[];
   readonly leader: NodeId | undefined;
+  /** Members on servers that are there: one that is away, for a moment or for good, keeps nothing safe. */
+  readonly copies: number;
   /** Degraded: fewer than three copies. */
   readonly durability: "full" | "degraded";
   /** Why this replica takes no part, if so. */
@@ -348,6 +352,9 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       const members = replica.config.members.map(nodeOf).filter(isNodeId);
       const isMember = members.includes(this.#nodeId);
       const role = replica.servingBallot !== undefined ? "leader" : isMember ? "follower" : "learner";
+      const copies = members.filter((nodeId) =>
+        nodeId === this.#nodeId ? replica.quarantine === undefined : !this.#ring.isSuspected(nodeId),
+      ).length;
       return {
         partition,
         role: replica.quarantine === undefined ? role : "none",
@@ -355,7 +362,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         seq: replica.state.seq,
         members,
         leader: this.leaderHint(partition),
-        durability: members.length >= 3 ? "full" : "degraded",
+        copies,
+        durability: copies >= COPIES_SAFE ? "full" : "degraded",
         quarantine: replica.quarantine,
       };
     });

@@ -259,8 +259,8 @@ export function heldPartitions(replicas: ReplicaDriver): NonNullable<NodeStatus[
   return replicas
     .status()
     .filter(({ members }) => members.length > 0)
-    .map(({ partition, role, ballot, seq, members, leader, durability }) => {
-      return { partition, role, ballot, seq, members: [...members], leader: leader ?? null, durability };
+    .map(({ quarantine, leader, members, ...held }) => {
+      return { ...held, members: [...members], leader: leader ?? null };
     });
 }
 

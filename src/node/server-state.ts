@@ -58,6 +58,8 @@ export async function openServerState(settings: ServerSettings, log: Log): Promi
   const isNew = !existsSync(join(path, "identity.json"));
   // A token that can't be read leaves nothing behind; a server that was let in needs none any more.
   if (isMaking && isNew && settings.joinTokenFile !== undefined) await readTokenFile(settings.joinTokenFile);
+  // Nor does a port that can't be had.
+  if (isMaking && isNew) await chooseAddresses(settings);
   const directory = await DataDirectory.open(path, { create: isMaking });
   try {
     return directory.identity === undefined

@@ -110,24 +110,34 @@ test("Ctrl-C without --data ends the job and keeps what is there", async (t) => 
 
 test("a ring is started with one command, signs the command line in, stops and comes back", async (t) => {
   const cwd = t.testdir({});
-  const args = ["up", "--nodes", "2", "--edge-port", "0", "--peer-port", "0"];
+  const args = ["up", "--nodes", "2", "--edge-port", "0", "--peer-port", "0", "--log-level", "info"];
 
   const first = new RunningCommand(args, { cwd });
   await first.said(/Orbweaver is up: 2 servers/);
   const status = await orbweaver(["cluster", "status", "--json"], { cwd });
   first.process.kill("SIGINT");
   const stopped = await first.ended;
-  const again = new RunningCommand(args, { cwd });
+  // Other ports than those by which the two know each other.
+  const again = new RunningCommand(["up", "--nodes", "2", "--edge-port", "18443", "--peer-port", "0"], {
+    cwd,
+  });
   await again.said(/Orbweaver is up: 2 servers/);
   const jobs = await orbweaver(["jobs", "list"], { cwd });
   again.process.kill("SIGTERM");
 
   t.match(stopped.stdout, /npm run orbweaver -- cluster status\n/);
+  t.match(stopped.stdout, /durability: degraded: with two servers/);
+  t.equal(JSON.parse(status.stdout).durability, "degraded");
+  t.equal(JSON.parse(status.stdout).partitions.complete, 256, "each group has both its copies");
   t.equal(JSON.parse(status.stdout).nodes.length, 2);
   t.equal(stopped.code, 0, stopped.stderr);
   t.equal(statSync(join(cwd, "data", "client.json")).mode & 0o777, 0o600);
   t.equal(jobs.code, 0, jobs.stderr);
-  t.equal((await again.ended).code, 0);
+  const second = await again.ended;
+  t.equal(second.code, 0);
+  t.match(second.stderr, /keep the ports by which they know each other/);
+  t.notMatch(second.stderr + stopped.stderr, /^\{|"level"/m, "what the servers log is in a file");
+  t.match(readFileSync(join(cwd, "data", "server-1.log"), "utf8"), /"level"/);
 });
 
 /** Pages `/` to `/N`, each linking to the next three. */

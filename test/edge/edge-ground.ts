@@ -82,7 +82,7 @@ export async function createGround(): Promise<Ground> {
   }
   const signing = createSigningKey({ signFrom: nowMs, verifyUntil: nowMs + 60 * 86_400_000 });
   await entries.put("signing", signing.kid, signing, "absent");
-  const readiness = { value: { ready: true, reasons: [] } as Readiness };
+  const readiness = { value: { ready: true, reasons: [], durability: "full" } as Readiness };
   const nodes: NodeStatus[] = [];
   const running: RunningEdge[] = [];
   return {
@@ -132,13 +132,21 @@ function clusterOf(nodes: NodeStatus[]): ClusterView {
       replicationFactor: 5,
       ready: true,
       reasons: [],
-      partitions: { full: 16, degraded: 0, unserved: 0 },
+      durability: "full",
+      partitions: { full: 16, degraded: 0, unserved: 0, complete: 16 },
       ring: { predecessor: null, successors: [], fingers: [] },
       nodes,
     }),
     nodes: async () => nodes,
     partitions: async () => [
-      { partition: 0, leader: nodeId, members: [nodeId], ballot: `1.${nodeId}`, durability: "full" },
+      {
+        partition: 0,
+        leader: nodeId,
+        members: [nodeId],
+        ballot: `1.${nodeId}`,
+        copies: 5,
+        durability: "full",
+      },
     ],
     lookup: async (key) => ({
       key,

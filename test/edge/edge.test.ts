@@ -418,7 +418,12 @@ test("liveness, readiness and keys are open, and each answer is guarded by heade
   const odd = await stranger.call("GET", "/healthz", undefined, { "x-request-id": "a b" });
   t.match(odd.headers["x-request-id"], /^[0-9a-f-]{36}$/);
   t.equal((await stranger.call("GET", "/readyz")).status, 200);
-  ground.readiness.value = { ready: false, reasons: ["2 of its partitions have no leader"] };
+  ground.readiness.value = {
+    ready: false,
+    reasons: ["2 of its partitions have no leader"],
+    durability: "degraded",
+  };
+  t.equal((await stranger.call("GET", "/healthz")).json("durability"), "degraded");
   const waiting = await stranger.call("GET", "/readyz");
   t.equal(waiting.status, 503);
   t.equal(waiting.json("reasons.0"), "2 of its partitions have no leader");

@@ -95,7 +95,7 @@ test("the first server makes a cluster, and is the same one after a restart", as
   const data = join(await folder(t), "a");
   const first = await founder(t, data);
 
-  t.same(first.readiness(), { ready: true, reasons: [] });
+  t.same(first.readiness(), { ready: true, reasons: [], durability: "degraded" });
   const { nodeId, clusterId } = first;
   t.match(clusterId, /^[0-9a-f]{32}$/);
   const accounts = accountsOf(first);
@@ -133,7 +133,7 @@ test("the first server makes a cluster, and is the same one after a restart", as
     `https://127.0.0.1:${again.edge.bind.port}`,
   ]);
   const status = await again.backend.cluster.status();
-  t.same(status.partitions, { full: 0, degraded: 8, unserved: 0 });
+  t.same(status.partitions, { full: 0, degraded: 8, unserved: 0, complete: 8 });
   t.match(status.nodes, [{ nodeId, self: true, state: "alive", leads: 8, arcShare: 1 }]);
 });
 

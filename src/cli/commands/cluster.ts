@@ -82,7 +82,7 @@ async function writeSecret(path: string, text: string): Promise<void> {
 }
 
 function statusText(status: ClusterStatus): string {
-  const { full, degraded, unserved } = status.partitions;
+  const { full, degraded, unserved, complete } = status.partitions;
   const rows = status.nodes.map((node) => [
     `${shortNode(node.nodeId)}${node.self ? " *" : ""}`,
     node.state,
@@ -96,7 +96,9 @@ function statusText(status: ClusterStatus): string {
   const health = status.ready ? "ready" : `not ready: ${status.reasons.map(printable).join("; ")}`;
   return [
     `cluster ${status.clusterId}  ${health}`,
-    `partitions: ${full} with all copies, ${degraded} with fewer, ${unserved} not served; ${status.replicationFactor} copies wanted`,
+    `durability: ${status.durability}${status.durability === "full" ? "" : ": two lost servers may lose data"}`,
+    `partitions: ${full} with three copies or more, ${degraded} with fewer, ${unserved} not served`,
+    `copies:     ${complete} of ${status.partitionCount} partitions have all; ${status.replicationFactor} wanted, one a server`,
     "",
     table(["node", "state", "edge", "peer", "of the ring", "leads", "copies", "load"], rows),
     "",

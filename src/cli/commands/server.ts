@@ -1,4 +1,5 @@
 /** `server`: one member of a ring, until it is told to stop. */
+import { resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { readServerSettings, serverSettingsSchema } from "../../config.ts";
 import { createLog } from "../../log.ts";
@@ -78,8 +79,18 @@ async function serve({ config, json, ...flags }: ServerFlags): Promise<number> {
   ]);
   if (isUp) {
     const { edge, peer, nodeId } = server;
-    if (json === true) sayJson({ event: "ready", edge, peer, nodeId });
-    else say(`server ${shortNode(nodeId)} is ready: edge ${edge}, peers ${peer}`);
+    const durability = await server.durability();
+    if (json === true) sayJson({ event: "ready", edge, peer, nodeId, durability });
+    else {
+      say(
+        `server ${shortNode(nodeId)} is ready: edge ${edge}, peers ${peer}, data in ${resolve(settings.data)}`,
+      );
+      say(
+        durability === "full"
+          ? "durability: full"
+          : "durability: degraded: some data has fewer than three copies until there are three servers and all is copied; `orbweaver cluster status` tells",
+      );
+    }
   }
   await isOver;
   const timer = setTimeout(() => {

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { readFile, rename, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join, normalize } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
 import { UsageError } from "../../errors.ts";
 import { LOG_LEVELS } from "../../log.ts";
@@ -27,6 +28,9 @@ interface UpFlags {
 }
 
 const NODES_MAX = 64;
+/** Fresh copies of an empty ring take seconds; those of a large one may go on behind the banner. */
+const COPIES_MS_MAX = 20_000;
+const COPIES_LOOK_MS = 200;
 
 export function addUp(program: Command, run: Runner): void {
   program
@@ -58,12 +62,24 @@ async function up(flags: UpFlags): Promise<number> {
   const known = await knownServers(flags.data);
   const count = Math.max(flags.nodes, known);
   if (known > flags.nodes) note(`${flags.data} has ${known} servers: all of them are started`);
-  const ports = await ringPorts(flags.data, { edge: flags.edgePort, peer: flags.peerPort }, count);
+  const { ports, isOther } = await ringPorts(
+    flags.data,
+    { edge: flags.edgePort, peer: flags.peerPort },
+    count,
+    (n) => isServer(join(flags.data, folderOf(n))),
+  );
+  if (isOther) {
+    note(
+      `the servers in ${flags.data} keep the ports by which they know each other (edges from ${ports[0]?.edge}, peers from ${ports[0]?.peer}); give another folder with --data for other ports`,
+    );
+  }
   const servers = ports.map((own, n) => {
-    const directory = join(flags.data, folderOf(n));
+    const name = folderOf(n);
+    const directory = join(flags.data, name);
+    const logFile = join(flags.data, `${name}.log`);
     return {
       directory,
-      child: new ServerChild(folderOf(n), serverFlags(flags, own, count, directory), note),
+      child: new ServerChild(name, serverFlags(flags, own, count, directory), { logFile, print: note }),
     };
   });
   const stop = () => Promise.all(servers.map(({ child }) => child.stop()));
@@ -74,8 +90,9 @@ async function up(flags: UpFlags): Promise<number> {
     const ready = await Promise.race([starting, whenAborted(interrupted).then(() => undefined)]);
     if (ready !== undefined) {
       const profile = await writeProfile(flags.data, ready);
-      if (flags.json === true) sayJson({ event: "ready", servers: ready, profile });
-      else say(welcome(flags.data, profile, ready));
+      const copies = await awaitCopies(profile, interrupted);
+      if (flags.json === true) sayJson({ event: "ready", servers: ready, profile, ...copies });
+      else say(welcome(flags.data, profile, ready, copies));
       await whenAborted(interrupted);
       if (flags.json !== true) note("stopping; what is under way is finished first");
     }
@@ -113,6 +130,35 @@ async function startAll(servers: readonly LocalServer[], flags: UpFlags): Promis
     );
   }
   return servers.map((server) => ready.get(server)!);
+}
+
+interface Copies {
+  readonly durability: "full" | "degraded";
+  /** Groups that have all the copies that so many servers can keep, of all. */
+  readonly complete: number;
+  readonly partitions: number;
+}
+
+/** Waits, for as long as a person would, until the groups have all their copies; undefined when nobody told. */
+async function awaitCopies(profile: string, interrupted: AbortSignal): Promise<Copies | undefined> {
+  const { createClient } = await import("../../sdk/client.ts");
+  const client = createClient({ servers: [], ...readProfile(profile)?.content });
+  const untilMs = performance.now() + COPIES_MS_MAX;
+  let copies: Copies | undefined;
+  try {
+    for (;;) {
+      const { durability, partitions, partitionCount } = await client.cluster.status();
+      copies = { durability, complete: partitions.complete, partitions: partitionCount };
+      const isOver = copies.complete === partitionCount || performance.now() > untilMs;
+      if (isOver || interrupted.aborted) return copies;
+      await pause(COPIES_LOOK_MS, undefined, { signal: interrupted });
+    }
+  } catch {
+    // The servers are up all the same: what is not known is not claimed.
+    return copies;
+  } finally {
+    await client.close();
+  }
 }
 
 /** Files with one token each, readable by this user only. */
@@ -189,7 +235,22 @@ async function knownServers(data: string): Promise<number> {
   }
 }
 
-function welcome(data: string, profile: string, ready: readonly ServerReady[]): string {
+function copiesText(copies: Copies | undefined, servers: number): string {
+  if (copies === undefined) return "durability: not known yet; `cluster status` tells";
+  const { durability, complete, partitions } = copies;
+  if (durability === "degraded" && servers < 3) {
+    return `durability: degraded: with ${servers === 1 ? "one server" : "two servers"} there are fewer than three copies; five servers keep all data when two are lost`;
+  }
+  const all = complete === partitions;
+  return `durability: ${durability}; ${all ? `all ${partitions} groups have` : `${complete} of ${partitions} groups have`} all their copies${all ? "" : ", the others are being copied"}`;
+}
+
+function welcome(
+  data: string,
+  profile: string,
+  ready: readonly ServerReady[],
+  copies: Copies | undefined,
+): string {
   const isDefault = normalize(data) === "data";
   const run = (command: string) =>
     `  npm run orbweaver -- ${command}${isDefault ? "" : ` --profile ${profile}`}`;
@@ -200,12 +261,13 @@ function welcome(data: string, profile: string, ready: readonly ServerReady[]): 
     "",
     table(["server", "edge", "peers", "node"], rows),
     "",
+    copiesText(copies, ready.length),
     `Sign in as ${printable(username)}; the password is in ${profile}, which signs the command line in by itself.`,
     "",
     "Try, in another terminal:",
     run("cluster status"),
     run("crawl https://books.toscrape.com/ --max-pages 20 -o books.ndjson"),
     "",
-    "Ctrl-C stops them all; the same command starts them again with their data.",
+    `Ctrl-C stops them all; the same command starts them again with their data. They log to ${join(data, "server-N.log")}.`,
   ].join("\n");
 }
