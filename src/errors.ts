@@ -32,7 +32,14 @@ export abstract class ClusterError extends Error {
     super(message, options);
     this.name = new.target.name;
   }
+
+  /** What a program needs beside the code to go on, e.g. the present ETag. */
+  get details(): ErrorDetails {
+    return {};
+  }
 }
+
+export type ErrorDetails = Readonly<Record<string, string | number | null>>;
 
 /** This server does not lead the partition; nothing of the operation has happened or will. */
 export class NotLeaderError extends ClusterError {
@@ -145,6 +152,17 @@ export class DamagedError extends ClusterError {
 export class PreconditionFailedError extends ClusterError {
   readonly code = "PRECONDITION_FAILED";
   readonly remedy = "reject";
+  /** Of what stands there now, as an ETag header has it; null: nothing. */
+  readonly etag: string | null;
+
+  constructor(message: string, etag: string | null = null, options?: ErrorOptions) {
+    super(message, options);
+    this.etag = etag;
+  }
+
+  override get details(): ErrorDetails {
+    return { etag: this.etag };
+  }
 }
 
 /** A kind of message or a procedure of a later version; nothing happened. */

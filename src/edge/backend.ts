@@ -6,6 +6,7 @@
 import { z } from "zod";
 import type { Grant, Role } from "../identity/permission.ts";
 import type { Jobs } from "../node/jobs.ts";
+import type { KeyValues } from "../node/key-values.ts";
 
 const nodeIdSchema = z.string().regex(/^[0-9a-f]{40}$/);
 
@@ -150,6 +151,7 @@ export interface EdgeBackend {
   readonly jobs: Jobs;
   readonly accounts: Accounts;
   readonly cluster: ClusterView;
+  readonly values: KeyValues;
   /** In the ring, and all partitions served. */
   ready(): Readiness;
 }

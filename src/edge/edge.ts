@@ -11,7 +11,7 @@ import { finished } from "node:stream";
 import { nodeHTTPRequestHandler } from "@trpc/server/adapters/node-http";
 import Koa, { type Context, type Middleware } from "koa";
 import helmet from "koa-helmet";
-import { ClusterError, UsageError } from "../errors.ts";
+import { ClusterError, PreconditionFailedError, UsageError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { EdgeBackend } from "./backend.ts";
 import type { CallGround } from "./call.ts";
@@ -119,6 +119,7 @@ const problems: Middleware<RequestState> = async (ctx, next) => {
     await next();
     if (ctx.respond !== false && ctx.body === undefined) throwUnanswered(ctx);
   } catch (error) {
+    if (error instanceof PreconditionFailedError && error.etag !== null) ctx.set("ETag", error.etag);
     const problem = problemOf(error, requestId);
     if (problem === undefined) ctx.state.onFailure(error);
     sendProblem(ctx, problem ?? defectProblem(requestId));

@@ -48,6 +48,8 @@ export interface Problem {
   readonly remedy?: "retry" | "redirect" | "reject";
   readonly retryAfterMs?: number;
   readonly errors?: readonly InputIssue[];
+  /** What the error's `details` hold, e.g. `etag`. */
+  readonly [detail: string]: unknown;
 }
 
 /** Undefined: not an expected failure, but a defect, which is logged and told nobody. */
@@ -63,6 +65,7 @@ export function problemOf(error: unknown, requestId: string): Problem | undefine
       instance,
       code: error.code,
       remedy: error.remedy,
+      ...error.details,
       ...(isTemporary(status) ? { retryAfterMs: retryAfterMsOf(error) } : {}),
       ...(error instanceof InvalidInputError && error.issues.length > 0 ? { errors: error.issues } : {}),
     };

@@ -2,6 +2,7 @@
 import { bodyParser } from "@koa/bodyparser";
 import { Router } from "@koa/router";
 import type { Context, Middleware } from "koa";
+import { TooLargeError } from "../errors.ts";
 import { type Asker, admit } from "./call.ts";
 import { eventStream } from "./event-stream.ts";
 import { HttpError } from "./problem.ts";
@@ -32,7 +33,8 @@ function permission({ access }: Route): Middleware<RequestState> {
   };
 }
 
-function body({ body }: Route): Middleware<RequestState> {
+function body({ body, rawBody }: Route): Middleware<RequestState> {
+  if (rawBody !== undefined) return bytes(rawBody.bytesMax);
   if (body === undefined) return (_ctx, next) => next();
   const parse = bodyParser({
     enableTypes: ["json"],
@@ -52,6 +54,39 @@ function body({ body }: Route): Middleware<RequestState> {
     }
     await parse(ctx, next);
   };
+}
+
+function bytes(bytesMax: number): Middleware<RequestState> {
+  return async (ctx, next) => {
+    const encoding = ctx.get("Content-Encoding");
+    if (encoding !== "" && encoding !== "identity") {
+      throw new HttpError(
+        415,
+        `a body that is encoded (${encoding.slice(0, 40)}) is not taken: send it as it is`,
+      );
+    }
+    ctx.request.body = await readBytes(ctx, bytesMax);
+    await next();
+  };
+}
+
+async function readBytes(ctx: Context, bytesMax: number): Promise<Uint8Array> {
+  const chunks: Buffer[] = [];
+  let length = ctx.request.length ?? 0;
+  if (length <= bytesMax) {
+    length = 0;
+    for await (const chunk of ctx.req as AsyncIterable<Buffer>) {
+      length += chunk.byteLength;
+      if (length > bytesMax) break;
+      chunks.push(chunk);
+    }
+  }
+  if (length > bytesMax) {
+    // What is left of the body is not read: the connection can't be used again.
+    ctx.set("Connection", "close");
+    throw new TooLargeError(`the body has more than ${bytesMax} bytes`);
+  }
+  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
 }
 
 function bodyError(error: Error, ctx: Context, bytesMax: number): HttpError {
@@ -79,9 +114,15 @@ function answer(route: Route): Middleware<RequestState> {
 function send(ctx: Context & { state: RequestState }, answered: Answer): void {
   switch (answered.kind) {
     case "json":
-      if (answered.location !== undefined) ctx.set("Location", answered.location);
+      if (answered.status !== undefined) ctx.status = answered.status;
       ctx.set("Cache-Control", "no-store");
+      if (answered.headers !== undefined) ctx.set(answered.headers);
       ctx.body = answered.body;
+      return;
+    case "raw":
+      ctx.status = answered.status;
+      ctx.set(answered.headers);
+      ctx.body = answered.body === null ? null : asBuffer(answered.body);
       return;
     case "empty":
       ctx.body = null;
@@ -102,4 +143,8 @@ function send(ctx: Context & { state: RequestState }, answered: Answer): void {
       return;
     }
   }
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

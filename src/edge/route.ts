@@ -5,7 +5,7 @@ import type { JobEvent } from "../node/jobs.ts";
 import { type Asker, type Call, perform } from "./call.ts";
 import { inputError } from "./problem.ts";
 
-export type Method = "get" | "post" | "delete";
+export type Method = "get" | "post" | "put" | "delete";
 
 /** What came in, not yet looked at. */
 export interface RawRequest {
@@ -16,8 +16,17 @@ export interface RawRequest {
   header(name: string): string;
 }
 
+type Headers = Readonly<Record<string, string>>;
+
 export type Answer =
-  | { readonly kind: "json"; readonly body: unknown; readonly location?: string }
+  | { readonly kind: "json"; readonly body: unknown; readonly headers?: Headers; readonly status?: number }
+  /** Bytes as they are, or no body at all. */
+  | {
+      readonly kind: "raw";
+      readonly body: Uint8Array | null;
+      readonly headers: Headers;
+      readonly status: number;
+    }
   | { readonly kind: "empty" }
   | { readonly kind: "events"; readonly events: AsyncIterable<JobEvent> };
 
@@ -31,13 +40,16 @@ export interface Route {
   readonly query?: z.ZodObject | undefined;
   readonly headers?: z.ZodObject | undefined;
   readonly body?: { readonly schema: z.ZodType; readonly bytesMax: number } | undefined;
-  /** Of the answer's body; null: none. "events": server-sent events. */
-  readonly response: z.ZodType | "events" | null;
+  /** A body of any type, taken as it is. */
+  readonly rawBody?: { readonly bytesMax: number } | undefined;
+  /** Of the answer's body; null: none. "events": server-sent events; "raw": what was stored. */
+  readonly response: z.ZodType | "events" | "raw" | null;
   readonly status: number;
   /** Parses, then runs the call, which checks the permission once more. */
   answer(asker: Asker, request: RawRequest): Promise<Answer>;
 }
 
+const NO_BYTES = new Uint8Array();
 const none = z.object({});
 type Empty = typeof none;
 
@@ -56,13 +68,16 @@ interface RouteOptions<
   /** By lower-case name. */
   readonly headers?: Headers;
   readonly body?: { readonly schema: Body; readonly bytesMax: number };
-  readonly response: z.ZodType | "events" | null;
+  readonly rawBody?: { readonly bytesMax: number };
+  readonly response: z.ZodType | "events" | "raw" | null;
   readonly status?: number;
   readonly input: (request: {
     params: z.output<Params>;
     query: z.output<Query>;
     headers: z.output<Headers>;
     body: z.output<Body>;
+    /** The body of a route with `rawBody`. */
+    bytes: Uint8Array;
   }) => z.output<Input>;
   readonly answer: (output: Output) => Answer;
 }
@@ -85,6 +100,7 @@ export function route<
     query,
     headers,
     body,
+    rawBody: options.rawBody,
     response: options.response,
     status: options.status ?? 200,
     async answer(asker, request) {
@@ -99,6 +115,7 @@ export function route<
         query: parse("the query", query ?? none.strict(), request.query) as z.output<Query>,
         headers: parse("a header", headers, given),
         body: parse("the body", body?.schema, request.body),
+        bytes: request.body instanceof Uint8Array ? request.body : NO_BYTES,
       });
       return options.answer(await perform(asker, call, input));
     },

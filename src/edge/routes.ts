@@ -37,6 +37,7 @@ import {
 } from "./job-calls.ts";
 import { asEmpty, asJson, type Route, route } from "./route.ts";
 import { scrapePage, scrapeSchema } from "./scrape-call.ts";
+import { valueRoutes } from "./value-routes.ts";
 
 const KIB = 1024;
 /** 10,000 seeds of 400 characters on average. */
@@ -82,7 +83,7 @@ export const routes: readonly Route[] = [
     response: jobSchema,
     status: 202,
     input: ({ body, headers }) => ({ spec: body, idempotencyKey: headers["idempotency-key"] }),
-    answer: (job: Job) => ({ kind: "json", body: job, location: `/v1/jobs/${job.id}` }),
+    answer: (job: Job) => ({ kind: "json", body: job, headers: { Location: `/v1/jobs/${job.id}` } }),
   }),
   route("get", "/v1/jobs", {
     call: listJobs,
@@ -165,6 +166,8 @@ export const routes: readonly Route[] = [
     input: ({ body }) => body,
     answer: asJson,
   }),
+
+  ...valueRoutes,
 
   route("get", "/v1/cluster", {
     call: clusterStatus,

@@ -39,6 +39,7 @@ export const NAMESPACE = {
   value: 0x30,
   lock: 0x31,
   fence: 0x32,
+  request: 0x33,
 } as const;
 
 /** Makes the components; structurally the vault's Naming. */
@@ -232,20 +233,37 @@ export class KeyLayout {
 
   // --- values and locks of users ---
 
+  valuePartition(user: string, namespace: string, key: string): number {
+    return partitionOf(`kv/${user}/${namespace}/${key}`, this.partitionCount);
+  }
+
+  /** All values of a user's namespace that a partition keeps. */
+  values(user: string, namespace: string): string {
+    return (
+      prefix(NAMESPACE.value) + this.#keep(NAMESPACE.value, user) + this.#keep(NAMESPACE.value, namespace)
+    );
+  }
+
   value(user: string, namespace: string, key: string): string {
-    return this.#names3(NAMESPACE.value, user, namespace, key);
+    return this.values(user, namespace) + this.#names.name(NAMESPACE.value, key);
+  }
+
+  /** One request of a user as its repeats name it; `parts` tell it from all others. Fits a request id. */
+  requestId(user: string, parts: readonly string[]): string {
+    const name = this.#names.name(NAMESPACE.request, JSON.stringify([user, ...parts]));
+    return Buffer.from(name, "latin1").toString("hex");
+  }
+
+  lockPartition(user: string, name: string): number {
+    return partitionOf(`lock/${user}/${name}`, this.partitionCount);
   }
 
   lock(user: string, name: string): string {
-    return this.#names3(NAMESPACE.lock, user, name);
+    return prefix(NAMESPACE.lock) + this.#keep(NAMESPACE.lock, user) + this.#names.name(NAMESPACE.lock, name);
   }
 
   fence(): string {
     return prefix(NAMESPACE.fence);
-  }
-
-  #names3(namespace: number, ...parts: string[]): string {
-    return prefix(namespace) + parts.map((part) => this.#names.name(namespace, part)).join("");
   }
 
   #ofHost(namespace: number, jobId: string, host: string): string {

@@ -5,6 +5,7 @@ import {
   BusyError,
   ClusterError,
   DamagedError,
+  type ErrorDetails,
   ForbiddenError,
   type InputIssue,
   InvalidInputError,
@@ -27,12 +28,13 @@ interface EdgeFailure {
   readonly message: string;
   readonly retryAfterMs?: number | null | undefined;
   readonly issues?: readonly InputIssue[] | undefined;
+  readonly details?: ErrorDetails | undefined;
 }
 
 const RETRY_AFTER_MS = 1_000;
 
-export function ofFailure({ code, message, retryAfterMs, issues }: EdgeFailure): ClusterError {
-  const error = ofCode(code, message, retryAfterMs ?? RETRY_AFTER_MS, issues ?? []);
+export function ofFailure({ code, message, retryAfterMs, issues, details }: EdgeFailure): ClusterError {
+  const error = ofCode(code, message, retryAfterMs ?? RETRY_AFTER_MS, issues ?? [], details ?? {});
   error.message = message;
   return error;
 }
@@ -42,6 +44,7 @@ function ofCode(
   message: string,
   retryAfterMs: number,
   issues: readonly InputIssue[],
+  details: ErrorDetails,
 ): ClusterError {
   switch (code) {
     case "OUTCOME_UNKNOWN":
@@ -59,7 +62,7 @@ function ofCode(
     case "WRONG_STATE":
       return new WrongStateError(message);
     case "PRECONDITION_FAILED":
-      return new PreconditionFailedError(message);
+      return new PreconditionFailedError(message, typeof details.etag === "string" ? details.etag : null);
     case "TOO_LARGE":
       return new TooLargeError(message);
     case "REFUSED":

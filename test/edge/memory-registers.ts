@@ -3,21 +3,34 @@ import { UnavailableError } from "../../src/errors.ts";
 import type { Registers } from "../../src/node/registers.ts";
 import type { Entry, Operation, Outcome } from "../../src/replication/register.ts";
 
+const PARTITION_CHAR = 1;
+
 export class MemoryRegisters implements Registers {
+  // By partition and key: what is placed elsewhere is not found here.
   readonly #entries = new Map<string, Entry>();
+  readonly #outcomes = new Map<string, Outcome>();
   #writes = 0;
   /** No leader answers. */
   isDown = false;
+  /** Milliseconds since the epoch, by which entries expire. */
+  nowMs = (): number => Date.now();
+  /** How many batches have come. */
+  batches = 0;
 
-  async operate(_partition: number, operation: Operation): Promise<Outcome> {
+  async operate(partition: number, operation: Operation): Promise<Outcome> {
     if (this.isDown) throw new UnavailableError("no leader answers");
+    const place = String.fromCharCode(partition);
     switch (operation.kind) {
       case "get":
-        return { kind: "entries", entries: operation.keys.map((key) => this.#entries.get(key)) };
+        return { kind: "entries", entries: operation.keys.map((key) => this.#read(place + key)) };
       case "scan": {
-        const all = [...this.#entries.values()]
-          .filter(({ key }) => key.startsWith(operation.prefix) && key > (operation.after ?? ""))
-          .sort((a, b) => (a.key < b.key ? -1 : 1));
+        const all = [...this.#entries.keys()]
+          .filter(
+            (at) =>
+              at.startsWith(place + operation.prefix) && at.slice(PARTITION_CHAR) > (operation.after ?? ""),
+          )
+          .sort()
+          .flatMap((at) => this.#read(at) ?? []);
         return {
           kind: "scanned",
           entries: all.slice(0, operation.limit),
@@ -25,23 +38,45 @@ export class MemoryRegisters implements Registers {
         };
       }
       case "batch": {
-        for (const { key, is } of operation.conditions) {
-          const found = this.#entries.get(key)?.version;
-          const holds =
-            is === "absent" ? found === undefined : is === "present" ? found !== undefined : found === is;
-          if (!holds) return { kind: "conflict", failed: { key, found } };
-        }
-        const version = `1.a.${++this.#writes}`;
-        for (const change of operation.changes) {
-          if (change.kind === "delete") this.#entries.delete(change.key);
-          else this.#entries.set(change.key, { key: change.key, version, value: change.value });
-        }
-        return { kind: "written", version };
+        this.batches++;
+        const { requestId } = operation;
+        const known = requestId === undefined ? undefined : this.#outcomes.get(place + requestId);
+        const outcome = known ?? this.#batch(place, operation);
+        if (requestId !== undefined) this.#outcomes.set(place + requestId, outcome);
+        return outcome;
       }
+      default:
+        throw new UnavailableError("nothing is watched here");
     }
   }
 
   crawlAtLeader(): Promise<never> {
     throw new UnavailableError("nothing is crawled here");
+  }
+
+  #read(at: string): Entry | undefined {
+    const entry = this.#entries.get(at);
+    if (entry?.expiresAtMs === undefined || entry.expiresAtMs > this.nowMs()) return entry;
+    this.#entries.delete(at);
+    return undefined;
+  }
+
+  #batch(place: string, { conditions, changes }: Extract<Operation, { kind: "batch" }>): Outcome {
+    for (const { key, is } of conditions) {
+      const found = this.#read(place + key)?.version;
+      const holds =
+        is === "absent" ? found === undefined : is === "present" ? found !== undefined : found === is;
+      if (!holds) return { kind: "conflict", failed: { key, found } };
+    }
+    const version = `1.a/1.${++this.#writes}`;
+    for (const change of changes) {
+      const { kind, key } = change;
+      if (kind === "delete") this.#entries.delete(place + key);
+      else {
+        const { value, expiresAtMs } = change;
+        this.#entries.set(place + key, { key, version, value, expiresAtMs });
+      }
+    }
+    return { kind: "written", version };
   }
 }
