@@ -6,8 +6,9 @@ import { type Benchmark, type Figure, isKept } from "./figure.ts";
 
 const NAMES = ["crawl", "kv", "edge", "ring", "primitives"] as const;
 
-const USAGE = `npm run bench -- ${NAMES.join("|")} [--json FILE] [--compare FILE]
+const USAGE = `npm run bench -- ${NAMES.join("|")} [--part NAME]... [--json FILE] [--compare FILE] [--profile FILE]
   --json: writes the figures there; --compare: shows them beside those of an earlier --json.
+  --part: only that one of the benchmark's parts. --profile: also sample a server's processor, where that is possible.
   Exit code 1 when a limit is not kept, 2 when there is no such benchmark.`;
 
 interface Run {
@@ -23,7 +24,13 @@ async function bench(args: string[]): Promise<number> {
   const { positionals, values } = parseArgs({
     args,
     allowPositionals: true,
-    options: { json: { type: "string" }, compare: { type: "string" }, help: { type: "boolean" } },
+    options: {
+      part: { type: "string", multiple: true },
+      json: { type: "string" },
+      compare: { type: "string" },
+      profile: { type: "string" },
+      help: { type: "boolean" },
+    },
   });
   const name = NAMES.find((known) => known === positionals[0]);
   if (values.help === true || name === undefined || positionals.length > 1) {
@@ -40,12 +47,15 @@ async function bench(args: string[]): Promise<number> {
   const startMs = performance.now();
   const startedAt = new Date().toISOString();
   const figures: Figure[] = [];
-  await benchmark((figure) => {
+  const report = (figure: Figure) => {
     figures.push(figure);
-    print(
-      figure,
-      earlier?.figures.find((other) => other.name === figure.name),
-    );
+    const before = earlier?.figures.find((other) => other.name === figure.name);
+    print(figure, before);
+  };
+  await benchmark(report, {
+    parts: values.part ?? [],
+    progress: (text) => process.stderr.write(`… ${text}\n`),
+    profileFile: values.profile,
   });
   const seconds = (performance.now() - startMs) / 1000;
   const missed = figures.filter((figure) => !isKept(figure));
