@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { PeerSchemas } from "../peer/router.ts";
 import { type ReplicationMessage, replicationMessageSchema } from "../replication/message.ts";
 import {
+  BATCH_CHANGES_MAX,
   ballotSchema,
   KEY_BYTES_MAX,
   type Operation,
@@ -42,12 +43,34 @@ const entrySchema = z.object({
   value: bytes(VALUE_BYTES_MAX),
   expiresAtMs: z.number().optional(),
 });
+const ageMs = z.number().nonnegative().nullable().optional();
 const outcomeSchema = z.discriminatedUnion("kind", [
   z.object({
     kind: z.literal("entries"),
     entries: z.array(z.union([entrySchema, z.undefined()])).max(1024),
+    ageMs,
   }),
-  z.object({ kind: z.literal("scanned"), entries: z.array(entrySchema).max(4096), more: z.boolean() }),
+  z.object({
+    kind: z.literal("scanned"),
+    entries: z.array(entrySchema).max(4096),
+    more: z.boolean(),
+    version: version.optional(),
+    ageMs,
+  }),
+  z.object({
+    kind: z.literal("changed"),
+    // A batch comes whole, whatever its size.
+    changes: z
+      .array(
+        z.discriminatedUnion("kind", [
+          z.object({ kind: z.literal("put"), entry: entrySchema }),
+          z.object({ kind: z.literal("delete"), key: z.string().min(1).max(KEY_BYTES_MAX), version }),
+        ]),
+      )
+      .max(2 * BATCH_CHANGES_MAX + 1024),
+    version,
+  }),
+  z.object({ kind: z.literal("compacted") }),
   z.object({ kind: z.literal("written"), version }),
   z.object({
     kind: z.literal("conflict"),

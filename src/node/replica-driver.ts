@@ -22,7 +22,14 @@ import { nodeOf, replicaIdOf, serialOf } from "../replication/ballot.ts";
 import type { ReplicaEffect, Scanned } from "../replication/effect.ts";
 import type { Body, ReplicationMessage } from "../replication/message.ts";
 import { bytesOf } from "../replication/open-batch.ts";
-import { BATCH_BYTES_MAX, type Ballot, type Operation, type Outcome } from "../replication/register.ts";
+import type { Survivor } from "../replication/recovery.ts";
+import {
+  BATCH_BYTES_MAX,
+  type Ballot,
+  isStale,
+  type Operation,
+  type Outcome,
+} from "../replication/register.ts";
 import { Replica } from "../replication/replica.ts";
 import { REPLICA_LIMITS, type ReplicaPorts, type ReplicaSettings } from "../replication/replica-port.ts";
 import { type EntryStore, type ReplicaMeta, ReplicaState } from "../replication/replica-state.ts";
@@ -84,6 +91,12 @@ export interface PartitionStatus {
   readonly quarantine?: string | undefined;
 }
 
+/** Which replicas hold what the leader holds in the same state. `silent`: not heard in time, or not level. */
+export type RootsCompared = Pick<
+  Extract<ReplicaEffect, { kind: "compared" }>,
+  "same" | "different" | "silent"
+>;
+
 interface Held {
   readonly partition: number;
   readonly replica: Replica;
@@ -93,6 +106,7 @@ interface Held {
     { readonly bytes: number; resolve(outcome: Outcome): void; reject(error: Error): void }
   >;
   readonly snapshots: Map<number, StoreSnapshot>;
+  readonly comparisons: Map<number, (compared: RootsCompared) => void>;
   isFlushWanted: boolean;
   /** As it was when last looked at. */
   config: Replica["config"] | undefined;
@@ -295,7 +309,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
    */
   operate(partition: number, operation: Operation): Promise<Outcome> {
     const held = this.#replicas.get(partition);
-    if (held === undefined || held.replica.servingBallot === undefined) {
+    if (held === undefined || (held.replica.servingBallot === undefined && !isStale(operation))) {
       return Promise.reject(new NotLeaderError(partition, this.leaderHint(partition)));
     }
     const bytes = operation.kind === "batch" ? bytesOf(operation.changes) : 0;
@@ -314,6 +328,40 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       held.answers.set(number, { bytes, resolve, reject });
       this.#within(held, () => held.replica.operate(number, operation, performance.now(), Date.now()));
     });
+  }
+
+  /**
+   * Whether the other replicas of a partition that is led here hold the same entries, by their roots: reads
+   * no entry. One that differs from a majority is set aside by itself.
+   *
+   * @returns undefined: it is not led here, or is being compared already.
+   */
+  compare(partition: number): Promise<RootsCompared> | undefined {
+    const held = this.#replicas.get(partition);
+    const comparison = ++this.#operation;
+    if (held?.replica.compare(comparison, performance.now()) !== true) return undefined;
+    const compared = new Promise<RootsCompared>((resolve) => held.comparisons.set(comparison, resolve));
+    this.#within(held, () => {});
+    return compared;
+  }
+
+  /** What the replica here can say of itself, for whoever decides how a lost partition goes on. */
+  survivor(partition: number): Survivor | undefined {
+    return this.#replicas.get(partition)?.replica.survivor;
+  }
+
+  /** Goes on alone from what is held here, as `planRecovery` decided; false: it holds something else by now. */
+  recover(
+    partition: number,
+    decided: { readonly claim: Survivor["claim"]; readonly round: number },
+  ): boolean {
+    const held = this.#replicas.get(partition);
+    if (held === undefined) return false;
+    let isRecovered = false;
+    this.#within(held, () => {
+      isRecovered = held.replica.recover(decided, performance.now());
+    });
+    return isRecovered;
   }
 
   /** The ballot under which this server serves the partition now. */
@@ -437,6 +485,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       }),
       answers: new Map(),
       snapshots: new Map(),
+      comparisons: new Map(),
       isFlushWanted: false,
       config: undefined,
       isDamaged: false,
@@ -510,6 +559,10 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         return this.#sendTo(effect.nodeId, partition, replica.id, "", effect.body);
       case "answer":
         return this.#answer(held, effect.operation, effect.outcome);
+      case "compared":
+        held.comparisons.get(effect.comparison)?.(effect);
+        held.comparisons.delete(effect.comparison);
+        return;
       case "snapshot":
         held.snapshots.set(effect.snapshot, this.#store.snapshot());
         return;

@@ -41,7 +41,7 @@ export function compareVersions(a: Version, b: Version): number {
 }
 
 /** The state in which the batch of that version was the last. */
-function claimOf(version: Version): Claim {
+export function claimOf(version: Version): Claim {
   const [round = "0", replicaId = "", seq = "0"] = version.split(".");
   return { accepted: { round: Number(round), replicaId }, seq: Number(seq) };
 }

@@ -39,6 +39,14 @@ export type ReplicaEffect =
   | { readonly kind: "stoppedLeading" }
   /** What this replica says that it leads or stands for has changed. */
   | { readonly kind: "standing" }
+  /** End of a comparison: which replicas hold what this leader held in the same state. `silent`: not heard, or not level. */
+  | {
+      readonly kind: "compared";
+      readonly comparison: number;
+      readonly same: readonly ReplicaId[];
+      readonly different: readonly ReplicaId[];
+      readonly silent: readonly ReplicaId[];
+    }
   /** This memory is to be given up; the next one here has another id. */
   | { readonly kind: "forget" }
   /** The entries here are not those that the meta record vouches for. */

@@ -3,18 +3,20 @@
  * serves; appends batches, commits what a majority has made durable, confirms
  * its leadership for reads, and moves members one at a time.
  */
-import { digestToBytes } from "./anti-entropy.ts";
-import { compareBallots, isSameBallot, nodeOf, type ReplicaId, serialOf } from "./ballot.ts";
+import { digestFromBytes, digestToBytes } from "./anti-entropy.ts";
+import { type Claim, compareBallots, isSameBallot, nodeOf, type ReplicaId, serialOf } from "./ballot.ts";
 import { BatchWindow } from "./batch-window.ts";
 import type { ReplicaEffect, Scanned } from "./effect.ts";
 import type { Body, Config } from "./message.ts";
-import { Operations } from "./operations.ts";
+import { type Asked, Operations, type Unanswered } from "./operations.ts";
 import { Progress } from "./progress.ts";
-import { reachedByMajority } from "./quorum.ts";
+import { majorityOf, reachedByMajority } from "./quorum.ts";
 import { nextStep } from "./reconfiguration.ts";
-import type { Ballot, Operation, Version } from "./register.ts";
+import type { Ballot, Version } from "./register.ts";
 import type { ReplicaPorts, ReplicaSettings } from "./replica-port.ts";
 import { CONFIG_KEY, encodeConfig, type ReplicaState } from "./replica-state.ts";
+import { RootComparison } from "./root-comparison.ts";
+import { WatchList } from "./watch-list.ts";
 
 /** Batches that are handed over and not committed. */
 const IN_FLIGHT_MAX = 8;
@@ -33,7 +35,7 @@ const STANDSTILL_MS = 400;
 type Phase = "synchronising" | "serving" | "handingOver";
 type Answer = Extract<
   Body,
-  { kind: "appended" | "behind" | "confirmed" | "refused" | "welcome" | "gone" | "damaged" }
+  { kind: "appended" | "behind" | "confirmed" | "refused" | "welcome" | "gone" | "damaged" | "compared" }
 >;
 
 export class Leader {
@@ -49,17 +51,22 @@ export class Leader {
   /** Its base is durable. */
   #hasBegun = false;
   #isOver = false;
-  #isRefused = false;
+  #unanswered: Unanswered | undefined;
   #committed = -1;
   /** A change of members in flight: the config before it, and its batch. */
   #configChange: { readonly seq: number; readonly before: Config } | undefined;
   #round = 0;
   #confirmedRound = 0;
   #roundSentMs = 0;
+  /** When the present round was first sent. */
+  #roundBegunMs = 0;
+  /** When the newest round that a majority confirmed was first sent. */
+  #confirmedMs: number | undefined;
   /** Since when something waits for others without a break. */
   #outstandingSinceMs: number | undefined;
   #handOver: { readonly to: ReplicaId; sentMs: number | undefined } | undefined;
   #handOverUntilMs = 0;
+  #comparison: RootComparison | undefined;
   #stepAtMs = 0;
   readonly #invited = new Map<string, number>();
   /** Members and learners whose memory is no more, or is in doubt. */
@@ -75,6 +82,8 @@ export class Leader {
     settings: ReplicaSettings;
     effects: ReplicaEffect[];
     nextSnapshot: () => number;
+    /** The state that became the base of the ballot. */
+    base: Claim;
     nowMs: number;
   }) {
     this.ballot = options.ballot;
@@ -82,8 +91,10 @@ export class Leader {
     this.#ports = options.ports;
     this.#settings = options.settings;
     this.#effects = options.effects;
-    this.#window = new BatchWindow(options.settings.limits);
-    this.#operations = new Operations({ ...options, limits: options.settings.limits });
+    const { limits } = options.settings;
+    this.#window = new BatchWindow(limits);
+    const watches = new WatchList({ ...options, window: this.#window, limits });
+    this.#operations = new Operations({ ...options, watches, limits });
     this.#tickedMs = options.nowMs;
     for (const replicaId of this.#state.config.members) {
       if (replicaId !== this.#state.replicaId) {
@@ -97,9 +108,16 @@ export class Leader {
     return this.#isOver;
   }
 
-  /** Over because somebody has promised a greater ballot. */
-  get isRefused(): boolean {
-    return this.#isRefused;
+  /** Over because somebody has promised a greater ballot: what was pending may go on under a greater one of its own. */
+  get unanswered(): Unanswered | undefined {
+    return this.#unanswered;
+  }
+
+  /** When leadership was last proven by a majority; undefined: not yet. */
+  get provenMs(): number | undefined {
+    const { provenMs } = this.#operations;
+    if (provenMs === undefined || this.#confirmedMs === undefined) return provenMs ?? this.#confirmedMs;
+    return Math.max(provenMs, this.#confirmedMs);
   }
 
   get hasServed(): boolean {
@@ -126,10 +144,11 @@ export class Leader {
       this.#phase !== "serving" ||
       !this.#operations.isIdle ||
       this.#committed < this.#state.seq ||
+      this.#comparison !== undefined ||
       this.#configChange !== undefined;
     if (isBusy) return this.#tickedMs + STEP_MS;
     const forgetAtMs = this.#leaving.size > 0 ? this.#tickedMs + FORGET_REPEAT_MS : Number.POSITIVE_INFINITY;
-    return Math.min(this.#stepAtMs, forgetAtMs, this.#operations.sweepAtMs);
+    return Math.min(this.#stepAtMs, forgetAtMs, this.#operations.nextTickMs);
   }
 
   /** The base state is durable: bring the others level. */
@@ -139,17 +158,18 @@ export class Leader {
     this.advance(nowMs);
   }
 
-  operate(operation: number, op: Operation, nowMs: number, epochMs: number): void {
+  operate(asked: Asked): void {
+    const { operation, op, nowMs } = asked;
     if (op.kind === "batch" && op.onlyUnder !== undefined && !isSameBallot(op.onlyUnder, this.ballot)) {
       this.#effects.push({ kind: "answer", operation, outcome: { code: "NOT_LEADER" } });
       return;
     }
-    if (this.#operations.start(operation, op, nowMs, epochMs)) return;
+    if (this.#operations.start(asked)) return;
     if (this.#mayClose(nowMs)) {
       this.#closeBatch(nowMs);
-      if (this.#operations.start(operation, op, nowMs, epochMs)) return;
+      if (this.#operations.start(asked)) return;
     }
-    this.#operations.refuseBusy(operation);
+    this.#operations.refuseBusy(asked);
   }
 
   /** At the end of a turn: hands over what has gathered, asks for the confirmations that are wanted. */
@@ -175,7 +195,16 @@ export class Leader {
     // Its answer tells whether it has promised more than this ballot.
     if (progress === undefined || this.#phase === "synchronising") return;
     progress.asked(nowMs);
-    progress.send(this.#effects, { kind: "confirm", ballot: this.ballot, round: this.#confirmedRound });
+    progress.send(this.#effects, this.#confirmation(this.#confirmedRound));
+  }
+
+  /** Answered by an effect: whether the others hold what is held here. One at a time; false: not now. */
+  compare(comparison: number, nowMs: number): boolean {
+    if (!this.isServing || this.#comparison !== undefined) return false;
+    const { seq, root } = this.#state;
+    this.#comparison = new RootComparison({ comparison, seq, root, nowMs });
+    this.#goOnComparing(nowMs);
+    return true;
   }
 
   /** Who believes to be left out either is behind, or has been removed. */
@@ -200,6 +229,8 @@ export class Leader {
     if (progress === undefined) return;
     progress.answered(nowMs);
     switch (body.kind) {
+      case "compared":
+        return this.#compared(from, body, nowMs);
       case "appended":
         // What was never sent can't be durable anywhere: a defect there must not commit anything here.
         if (body.seq > this.#state.seq || body.round > this.#round) return;
@@ -227,7 +258,7 @@ export class Leader {
       case "refused":
         // Only its own ballot refused, for a greater one, ends a reign: not a prepare that was seen.
         if (compareBallots(body.promised, this.ballot) <= 0) break;
-        this.#isRefused = true;
+        this.#unanswered = this.#operations.suspend();
         this.stop();
         return;
     }
@@ -266,6 +297,7 @@ export class Leader {
       this.#operations.committed(committed);
     }
     if (confirmed > this.#confirmedRound && this.#phase !== "synchronising") {
+      if (confirmed === this.#round) this.#confirmedMs = this.#roundBegunMs;
       this.#confirmedRound = confirmed;
       this.#operations.confirmed(confirmed);
       if (this.#operations.isRoundWanted && this.#confirmedRound === this.#round) this.#confirm(nowMs);
@@ -293,9 +325,10 @@ export class Leader {
     if (this.#round > this.#confirmedRound && nowMs - this.#roundSentMs > 100) this.#confirm(nowMs);
     if (this.#phase === "serving") {
       if (nowMs >= this.#stepAtMs) this.#reconfigure(nowMs);
-      if (nowMs >= this.#operations.sweepAtMs) this.#operations.sweep();
+      this.#operations.tick(nowMs);
       this.#forgetLeaving(nowMs);
     }
+    this.#goOnComparing(nowMs);
     this.advance(nowMs);
   }
 
@@ -319,6 +352,7 @@ export class Leader {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#operations.stop();
+    this.#endComparison();
     for (const progress of this.#progress.values()) {
       progress.send(this.#effects, { kind: "stopped", ballot: this.ballot });
     }
@@ -334,8 +368,12 @@ export class Leader {
 
   /** One that has missed the window again and again is waited for: else it never becomes level under load. */
   #mayClose(nowMs: number): boolean {
-    if (this.#inFlight >= IN_FLIGHT_MAX) return false;
     const { windowBatches, windowBytes } = this.#settings.limits;
+    const inFlight = this.#inFlight;
+    if (inFlight >= Math.min(IN_FLIGHT_MAX, windowBatches)) return false;
+    // What is not committed stays in the window, for whoever misses it.
+    const bytes = inFlight === 0 ? 0 : this.#window.bytesAfter(Math.max(0, this.#committed));
+    if (bytes > 0 && bytes + this.#operations.openBytes > windowBytes) return false;
     for (const progress of this.#progress.values()) {
       if (progress.isLevel || progress.passes < PACED_PASS) continue;
       const isAlive =
@@ -352,10 +390,11 @@ export class Leader {
   #closeBatch(nowMs: number): void {
     const seq = this.#state.seq + 1;
     const before = this.#state.config;
-    const { changes, bytes } = this.#operations.close(seq);
+    const { changes, bytes } = this.#operations.close(seq, nowMs);
     if (changes.length === 0) return;
     this.#state.append(seq, changes);
     if (this.#state.config !== before) this.#configChange = { seq, before };
+    this.#comparison?.note(seq, this.#state.root);
     this.#window.push({ seq, changes, bytes });
     if (this.#operations.isRoundWanted) this.#newRound(nowMs);
     for (const progress of this.#progress.values()) this.#sendBatches(progress, nowMs);
@@ -439,17 +478,22 @@ export class Leader {
   #newRound(nowMs: number): void {
     this.#round = this.#operations.takeRound();
     this.#roundSentMs = nowMs;
+    this.#roundBegunMs = nowMs;
   }
 
   #confirm(nowMs: number): void {
     if (this.#operations.isRoundWanted) this.#newRound(nowMs);
     this.#roundSentMs = nowMs;
-    const body: Body = { kind: "confirm", ballot: this.ballot, round: this.#round };
+    const body = this.#confirmation(this.#round);
     for (const progress of this.#progress.values()) {
       if (progress.isLearner) continue;
       progress.asked(nowMs);
       progress.send(this.#effects, body);
     }
+  }
+
+  #confirmation(round: number): Body {
+    return { kind: "confirm", ballot: this.ballot, round, seq: this.#state.seq };
   }
 
   #lostMajority(nowMs: number): boolean {
@@ -631,6 +675,42 @@ export class Leader {
       leaving.toldMs = nowMs;
       const body: Body = { kind: "forget", ballot: this.ballot, epoch: leaving.epoch };
       this.#effects.push({ kind: "send", to: replicaId, body });
+    }
+  }
+
+  // --- comparison -------------------------------------------------------------------
+
+  #goOnComparing(nowMs: number): void {
+    const comparison = this.#comparison;
+    if (comparison === undefined) return;
+    const others = [...this.#progress.keys()];
+    if (comparison.isOver(others, nowMs)) return this.#endComparison();
+    const body: Body = { kind: "compare", ballot: this.ballot, comparison: comparison.comparison };
+    for (const to of comparison.ask(others, nowMs)) this.#effects.push({ kind: "send", to, body });
+  }
+
+  #compared(from: ReplicaId, body: Extract<Body, { kind: "compared" }>, nowMs: number): void {
+    const { comparison, claim, root } = body;
+    if (this.#comparison?.comparison !== comparison || !isSameBallot(claim.accepted, this.ballot)) return;
+    this.#comparison.answered(from, claim.seq, digestFromBytes(root));
+    this.#goOnComparing(nowMs);
+  }
+
+  /** One whose state differs from that of a majority is told so: its memory is in doubt. */
+  #endComparison(): void {
+    if (this.#comparison === undefined) return;
+    const { comparison, same, different } = this.#comparison;
+    this.#comparison = undefined;
+    const silent = [...this.#progress.keys()].filter((id) => !same.has(id) && !different.has(id));
+    this.#effects.push({ kind: "compared", comparison, same: [...same], different: [...different], silent });
+    const { members } = this.#state.config;
+    const majority = majorityOf(members.length);
+    const isOne = (id: ReplicaId) => id === this.#state.replicaId || same.has(id);
+    if (members.filter(isOne).length >= majority) {
+      const body: Body = { kind: "differs", ballot: this.ballot, claim: this.#state.claim };
+      for (const to of different) this.#effects.push({ kind: "send", to, body });
+    } else if (members.filter((id) => different.has(id)).length >= majority) {
+      this.#effects.push({ kind: "damaged", what: "a majority holds other entries in the same state" });
     }
   }
 

@@ -61,8 +61,8 @@ const bodySchema = z.discriminatedUnion("kind", [
   /** Durable up to `seq`. `round`: of the newest append that this answers. */
   z.object({ kind: z.literal("appended"), ballot: ballotSchema, seq, round }),
   z.object({ kind: z.literal("behind"), ballot: ballotSchema, claim: claimSchema }),
-  /** Is `ballot` still what you promised? */
-  z.object({ kind: z.literal("confirm"), ballot: ballotSchema, round }),
+  /** Is `ballot` still what you promised? `seq`: the sender's last batch. */
+  z.object({ kind: z.literal("confirm"), ballot: ballotSchema, round, seq: seq.optional() }),
   z.object({ kind: z.literal("confirmed"), ballot: ballotSchema, round }),
 
   /** To a node that shall hold a replica: which one? */
@@ -106,6 +106,18 @@ const bodySchema = z.discriminatedUnion("kind", [
   /** The first of the keys asked for, as many as fit. */
   z.object({ kind: z.literal("fetched"), transfer, question, entries: z.array(carriedSchema) }),
   z.object({ kind: z.literal("end"), transfer }),
+
+  /** What is your root? */
+  z.object({ kind: z.literal("compare"), ballot: ballotSchema, comparison: z.int() }),
+  z.object({
+    kind: z.literal("compared"),
+    ballot: ballotSchema,
+    comparison: z.int(),
+    claim: claimSchema,
+    root,
+  }),
+  /** A majority holds other entries in that state than you do: your memory is in doubt. */
+  z.object({ kind: z.literal("differs"), ballot: ballotSchema, claim: claimSchema }),
 
   /** You are no member any more, as of the config of `epoch`: drop what you hold. */
   z.object({ kind: z.literal("forget"), ballot: ballotSchema, epoch }),

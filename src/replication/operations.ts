@@ -6,10 +6,12 @@
 import { versionOf } from "./ballot.ts";
 import type { ReplicaEffect, Scanned } from "./effect.ts";
 import type { DecidedChange } from "./message.ts";
-import { failedCondition, OpenBatch } from "./open-batch.ts";
-import type { Ballot, Change, Entry, Key, Operation, Outcome } from "./register.ts";
+import { bytesOf, failedCondition, OpenBatch } from "./open-batch.ts";
+import { OutcomeSweep } from "./outcome-sweep.ts";
+import type { Ballot, Change, Entry, Key, Operation, Outcome, Version } from "./register.ts";
 import type { ReplicaLimits } from "./replica-port.ts";
 import { type HeldEntry, OUTCOME_PREFIX, RESERVED, type ReplicaState } from "./replica-state.ts";
+import type { WatchList } from "./watch-list.ts";
 
 /** How long the outcome of a request with an id is kept. */
 export const OUTCOME_KEPT_MS = 10 * 60_000;
@@ -19,31 +21,47 @@ const BUSY_MS = 25;
 const RESERVED_END = `${RESERVED}\xff`;
 /** Deletions of expired entries that one scan may bring about. */
 const EXPIRED_MAX = 512;
-const SWEEP_ENTRIES = 256;
-const SWEEP_PAGE_MS = 200;
-const SWEEP_MS = 60_000;
 const ENTRY_BYTES = 64;
 
-interface Waiting {
+/** An operation as it came. */
+export interface Asked {
   readonly operation: number;
+  readonly op: Operation;
+  readonly nowMs: number;
+  readonly epochMs: number;
+}
+
+/** What was pending when the leader was refused. */
+export interface Unanswered {
+  /** In a batch of the ballot that is over: done if that is in the base of the next one. */
+  readonly handed: readonly { readonly asked: Asked; readonly outcome: Outcome; readonly seq: number }[];
+  /** In order of arrival; nothing of these has left the leader. */
+  readonly open: readonly Asked[];
+}
+
+interface Waiting {
+  readonly asked: Asked;
   readonly outcome: Outcome;
   /** Answered when this batch is committed … */
   readonly seq: number;
   /** … and this round of confirmation is through; 0: needs none. */
   readonly round: number;
+  /** That it keeps in memory. */
+  readonly bytes: number;
 }
 
 interface Scan {
-  readonly operation: number;
+  readonly asked: Asked;
   readonly prefix: Key;
   readonly limit: number;
   readonly overlay: ReadonlyMap<Key, DecidedChange>;
   readonly seq: number;
   readonly round: number;
-  readonly epochMs: number;
+  readonly version: Version;
 }
 
 type Batch = Extract<Operation, { kind: "batch" }>;
+type Watch = Extract<Operation, { kind: "watch" }>;
 
 export class Operations {
   readonly #state: ReplicaState;
@@ -51,10 +69,13 @@ export class Operations {
   readonly #effects: ReplicaEffect[];
   readonly #nextSnapshot: () => number;
   readonly #limits: ReplicaLimits;
+  readonly #watches: WatchList;
+  readonly #sweep: OutcomeSweep;
   #open = new OpenBatch();
   // Keys of batches that are not committed, with the batch that touched them last.
   readonly #pending = new Map<Key, number>();
-  readonly #batches: { readonly seq: number; readonly keys: readonly Key[] }[] = [];
+  readonly #batches: { readonly seq: number; readonly keys: readonly Key[]; readonly closedMs: number }[] =
+    [];
   #writes: Waiting[] = [];
   #reads: Waiting[] = [];
   readonly #scans = new Map<number, Scan>();
@@ -63,14 +84,10 @@ export class Operations {
   /** The round that answers about state have to wait for when they come now. */
   #round = 1;
   #isRoundWanted = false;
-  /** When expired outcomes are looked for; Infinity: there are none. */
-  #sweepAtMs = 0;
-  /** The sweep that is under way, or where the next page begins. */
-  #sweep: { snapshot: number | undefined; after: Key | undefined; found: number } = {
-    snapshot: undefined,
-    after: undefined,
-    found: 0,
-  };
+  /** Of everything that waits: changes not committed, answers not given. */
+  #bytes = 0;
+  /** When the newest committed batch was handed over. */
+  #provenMs: number | undefined;
 
   constructor(options: {
     state: ReplicaState;
@@ -78,6 +95,7 @@ export class Operations {
     effects: ReplicaEffect[];
     nextSnapshot: () => number;
     limits: ReplicaLimits;
+    watches: WatchList;
     nowMs: number;
   }) {
     this.#state = options.state;
@@ -85,11 +103,18 @@ export class Operations {
     this.#effects = options.effects;
     this.#nextSnapshot = options.nextSnapshot;
     this.#limits = options.limits;
-    this.#sweepAtMs = options.nowMs + SWEEP_MS;
+    this.#watches = options.watches;
+    this.#sweep = new OutcomeSweep(options);
   }
 
-  get sweepAtMs(): number {
-    return this.#sweepAtMs;
+  /** When `tick` has something to do; Infinity: nothing is waited for. */
+  get nextTickMs(): number {
+    return Math.min(this.#sweep.nextTickMs, this.#watches.nextTickMs);
+  }
+
+  /** When the newest batch that a majority has made durable was handed over. */
+  get provenMs(): number | undefined {
+    return this.#provenMs;
   }
 
   get isIdle(): boolean {
@@ -112,40 +137,57 @@ export class Operations {
   }
 
   /** @returns false when the operation was refused as BUSY because the open batch is full: close it and come again. */
-  start(operation: number, op: Operation, nowMs: number, epochMs: number): boolean {
-    if (this.#writes.length + this.#reads.length + this.#scans.size >= WAITING_MAX) {
-      this.#refuse(operation);
+  start(asked: Asked): boolean {
+    const { op } = asked;
+    const count = this.#writes.length + this.#reads.length + this.#scans.size;
+    if (count >= WAITING_MAX || this.#bytes >= this.#limits.pendingBytes) {
+      this.refuseBusy(asked);
       return true;
     }
     switch (op.kind) {
       case "get":
-        return this.#get(operation, op.keys, epochMs);
+        return this.#get(asked, op.keys);
       case "scan":
-        this.#scan(operation, op, epochMs);
+        this.#scan(asked, op);
+        return true;
+      case "watch":
+        this.#watch(asked, op);
         return true;
       case "batch":
-        return this.#batch(operation, op, nowMs, epochMs);
+        return this.#batch(asked, op);
     }
   }
 
-  refuseBusy(operation: number): void {
-    this.#refuse(operation);
+  refuseBusy({ operation }: Asked): void {
+    this.#effects.push({ kind: "answer", operation, outcome: { code: "BUSY", retryAfterMs: BUSY_MS } });
+  }
+
+  tick(nowMs: number): void {
+    if (nowMs >= this.#sweep.nextTickMs && this.#sweep.snapshot === undefined)
+      this.#sweep.begin(this.#nextSnapshot());
+    // That nothing has changed is an answer about state.
+    for (const { asked, version } of this.#watches.takeExpired(nowMs)) {
+      this.#wait(asked, this.#committed, { kind: "changed", changes: [], version });
+    }
+  }
+
+  /** Of the open batch. */
+  get openBytes(): number {
+    return this.#open.bytes;
   }
 
   /** A change of the leader's own, in the open batch; false when it does not fit. */
   add(change: Change): boolean {
-    if (!this.#open.fits([change])) return false;
-    this.#open.add([change]);
-    return true;
+    return this.#take([change]);
   }
 
   /** Takes the open batch, to be handed to the store as batch `seq`. */
-  close(seq: number): { changes: readonly DecidedChange[]; bytes: number } {
+  close(seq: number, nowMs: number): { changes: readonly DecidedChange[]; bytes: number } {
     const { changes, bytes } = this.#open;
     this.#open = new OpenBatch();
     const keys = changes.map(({ key }) => key);
     for (const key of keys) this.#pending.set(key, seq);
-    if (keys.length > 0) this.#batches.push({ seq, keys });
+    if (keys.length > 0) this.#batches.push({ seq, keys, closedMs: nowMs });
     return { changes, bytes };
   }
 
@@ -154,9 +196,11 @@ export class Operations {
     this.#committed = seq;
     while (this.#batches.length > 0 && this.#batches[0]!.seq <= seq) {
       const batch = this.#batches.shift()!;
+      this.#provenMs = batch.closedMs;
       for (const key of batch.keys) if (this.#pending.get(key) === batch.seq) this.#pending.delete(key);
     }
     this.#settle();
+    this.#watches.committed(seq);
   }
 
   confirmed(round: number): void {
@@ -166,7 +210,10 @@ export class Operations {
   }
 
   scanned(snapshot: number, { entries: found, isLast }: Scanned, nowMs: number, epochMs: number): void {
-    if (snapshot === this.#sweep.snapshot) return this.#swept(found, isLast, nowMs, epochMs);
+    if (snapshot === this.#sweep.snapshot) {
+      const batch = { read: (key: Key) => this.#read(key), take: (changes: Change[]) => this.#take(changes) };
+      return this.#sweep.scanned({ entries: found, isLast }, batch, nowMs, epochMs);
+    }
     const scan = this.#scans.get(snapshot);
     if (scan === undefined) return;
     this.#scans.delete(snapshot);
@@ -197,7 +244,7 @@ export class Operations {
         more = true;
         break;
       }
-      if (!isExpired(entry, scan.epochMs)) {
+      if (!isExpired(entry, scan.asked.epochMs)) {
         entries.push(entry);
         bytes += bytesOfEntry(entry);
       } else if (this.#read(entry.key)?.version === entry.version) {
@@ -208,56 +255,42 @@ export class Operations {
       }
     }
     // Absence may be told only once it is committed.
-    if (deletes.length > 0 && !this.#open.fits(deletes)) return this.#refuse(scan.operation);
-    this.#open.add(deletes);
+    if (!this.#take(deletes)) return this.refuseBusy(scan.asked);
     const seq = deletes.length > 0 ? this.#openSeq : seen;
-    const outcome: Outcome = { kind: "scanned", entries, more };
-    this.#reads.push({ operation: scan.operation, outcome, seq, round: scan.round });
+    const { asked, round, version } = scan;
+    const outcome: Outcome = { kind: "scanned", entries, more, version };
+    this.#bytes += bytes;
+    this.#reads.push({ asked, outcome, seq, round, bytes });
     this.#settle();
-  }
-
-  /** Looks for expired outcomes, a page at a time, while there are any outcomes at all. */
-  sweep(): void {
-    if (this.#sweep.snapshot !== undefined) return;
-    this.#sweepAtMs = Number.POSITIVE_INFINITY;
-    const snapshot = this.#nextSnapshot();
-    this.#sweep.snapshot = snapshot;
-    this.#effects.push({ kind: "snapshot", snapshot });
-    this.#effects.push({
-      kind: "scan",
-      snapshot,
-      generation: this.#state.generation,
-      prefix: OUTCOME_PREFIX,
-      after: this.#sweep.after,
-      limit: SWEEP_ENTRIES,
-      bytesMax: this.#limits.messageBytes,
-      isTransfer: true,
-    });
   }
 
   /** Leadership is over. What reached the store may have happened; nothing else has. */
   stop(): void {
-    const handed = this.#state.seq;
-    for (const { operation, seq } of this.#writes) {
-      const code = seq <= handed ? "OUTCOME_UNKNOWN" : "NOT_LEADER";
-      this.#effects.push({ kind: "answer", operation, outcome: { code } });
-    }
-    for (const { operation } of this.#reads) {
-      this.#effects.push({ kind: "answer", operation, outcome: { code: "NOT_LEADER" } });
-    }
-    if (this.#sweep.snapshot !== undefined) {
-      this.#effects.push({ kind: "release", snapshot: this.#sweep.snapshot });
-    }
-    for (const [snapshot, { operation }] of this.#scans) {
-      this.#effects.push({ kind: "release", snapshot });
-      this.#effects.push({ kind: "answer", operation, outcome: { code: "NOT_LEADER" } });
-    }
+    const { handed, open } = this.suspend();
+    for (const { asked } of handed) this.#deny(asked, "OUTCOME_UNKNOWN");
+    for (const asked of open) this.#deny(asked, "NOT_LEADER");
+  }
+
+  /** Leadership is over, and may come again under another ballot: who answers is left to the caller. */
+  suspend(): Unanswered {
+    const seqMax = this.#state.seq;
+    const handed = this.#writes.filter(({ seq }) => seq <= seqMax);
+    const open = this.#writes.filter(({ seq }) => seq > seqMax);
+    this.#watches.stop();
+    this.#sweep.stop();
+    for (const snapshot of this.#scans.keys()) this.#effects.push({ kind: "release", snapshot });
+    const waiting = [...open, ...this.#reads, ...this.#scans.values()];
     this.#writes = [];
     this.#reads = [];
     this.#scans.clear();
+    return {
+      handed,
+      open: waiting.map(({ asked }) => asked).sort((a, b) => a.operation - b.operation),
+    };
   }
 
-  #get(operation: number, keys: readonly Key[], epochMs: number): boolean {
+  #get(asked: Asked, keys: readonly Key[]): boolean {
+    const { operation, epochMs } = asked;
     const found = keys.map((key) => ({ key, entry: this.#read(key) }));
     const expired = found.filter(({ entry }) => entry !== undefined && isExpired(entry, epochMs));
     const bytes = found.reduce(
@@ -269,19 +302,16 @@ export class Operations {
       return true;
     }
     const deletes = expired.map(({ key }): Change => ({ kind: "delete", key }));
-    if (deletes.length > 0 && !this.#open.fits(deletes)) return false;
-    this.#open.add(deletes);
+    if (!this.#take(deletes)) return false;
     const seq = Math.max(...keys.map((key) => this.#seqOf(key)));
-    this.#wait(operation, seq, {
-      kind: "entries",
-      entries: found.map(({ key, entry }) =>
-        entry === undefined || isExpired(entry, epochMs) ? undefined : { key, ...entry },
-      ),
-    });
+    const entries = found.map(({ key, entry }) =>
+      entry === undefined || isExpired(entry, epochMs) ? undefined : { key, ...entry },
+    );
+    this.#wait(asked, seq, { kind: "entries", entries }, bytes);
     return true;
   }
 
-  #scan(operation: number, op: Extract<Operation, { kind: "scan" }>, epochMs: number): void {
+  #scan(asked: Asked, op: Extract<Operation, { kind: "scan" }>): void {
     const after = op.after === undefined || op.after < RESERVED_END ? RESERVED_END : op.after;
     const overlay = new Map<Key, DecidedChange>();
     for (const change of this.#open.changes) {
@@ -289,13 +319,14 @@ export class Operations {
     }
     const snapshot = this.#nextSnapshot();
     this.#scans.set(snapshot, {
-      operation,
+      asked,
       prefix: op.prefix,
       limit: op.limit,
       overlay,
       seq: overlay.size > 0 ? this.#openSeq : this.#pendingSeq,
       round: this.#wantRound(),
-      epochMs,
+      // The open batch may go on to change: a watch gives all of it, also what is shown here already.
+      version: versionOf(this.#ballot, this.#state.seq),
     });
     this.#effects.push({ kind: "snapshot", snapshot });
     this.#effects.push({
@@ -311,13 +342,21 @@ export class Operations {
     });
   }
 
-  #batch(operation: number, op: Batch, nowMs: number, epochMs: number): boolean {
+  #watch(asked: Asked, op: Watch): void {
+    const { from } = op;
+    if (from !== undefined) return this.#watches.start(asked, op.prefix, from, op.waitMs);
+    const version = versionOf(this.#ballot, this.#state.seq);
+    this.#wait(asked, this.#pendingSeq, { kind: "changed", changes: [], version });
+  }
+
+  #batch(asked: Asked, op: Batch): boolean {
+    const { nowMs, epochMs } = asked;
     const recordKey = op.requestId === undefined ? undefined : OUTCOME_PREFIX + op.requestId;
     if (recordKey !== undefined) {
       const record = this.#read(recordKey);
       if (record !== undefined && !isExpired(record, epochMs)) {
         // A repeat gets the first outcome, once that is committed.
-        this.#wait(operation, this.#seqOf(recordKey), decodeOutcome(record.value));
+        this.#wait(asked, this.#seqOf(recordKey), decodeOutcome(record.value));
         return true;
       }
     }
@@ -348,39 +387,32 @@ export class Operations {
         value: encodeOutcome(outcome),
         expiresAtMs: epochMs + OUTCOME_KEPT_MS,
       });
-      if (this.#sweepAtMs === Number.POSITIVE_INFINITY && this.#sweep.snapshot === undefined)
-        this.#sweepAtMs = nowMs + SWEEP_MS;
+      this.#sweep.recorded(nowMs);
     }
     if (changes.length === 0) {
       const seen = op.conditions.map(({ key }) => this.#seqOf(key));
-      this.#wait(operation, Math.max(this.#committed, ...seen), outcome);
+      this.#wait(asked, Math.max(this.#committed, ...seen), outcome);
       return true;
     }
-    if (!this.#open.fits(changes)) return false;
-    this.#open.add(changes, step);
+    if (!this.#take(changes, step)) return false;
+    const bytes = bytesOf(changes);
+    this.#bytes += bytes;
     // A failed condition is an answer about state, even when its outcome is recorded.
-    this.#writes.push({ operation, outcome, seq, round: failed === undefined ? 0 : this.#wantRound() });
+    const round = failed === undefined ? 0 : this.#wantRound();
+    this.#writes.push({ asked, outcome, seq, round, bytes });
     return true;
   }
 
-  #swept(found: Scanned["entries"], isLast: boolean, nowMs: number, epochMs: number): void {
-    this.#effects.push({ kind: "release", snapshot: this.#sweep.snapshot! });
-    const deletes = found
-      .filter((entry) => isExpired(entry, epochMs) && this.#read(entry.key)?.version === entry.version)
-      .map(({ key }): Change => ({ kind: "delete", key }));
-    const isTaken = deletes.length === 0 || this.#open.fits(deletes);
-    if (isTaken) this.#open.add(deletes);
-    // A page for which there is no room now is read again.
-    const after = isTaken ? found.at(-1)?.key : this.#sweep.after;
-    const count = this.#sweep.found + found.length;
-    const isOver = isLast && isTaken;
-    this.#sweep = { snapshot: undefined, after: isOver ? undefined : after, found: isOver ? 0 : count };
-    if (!isOver) this.#sweepAtMs = nowMs + SWEEP_PAGE_MS;
-    else if (count > 0) this.#sweepAtMs = nowMs + SWEEP_MS;
+  /** Into the open batch, if it has room. */
+  #take(changes: readonly Change[], step = 0): boolean {
+    if (changes.length > 0 && !this.#open.fits(changes)) return false;
+    this.#open.add(changes, step);
+    return true;
   }
 
-  #wait(operation: number, seq: number, outcome: Outcome): void {
-    this.#reads.push({ operation, outcome, seq, round: this.#wantRound() });
+  #wait(asked: Asked, seq: number, outcome: Outcome, bytes = ENTRY_BYTES): void {
+    this.#bytes += bytes;
+    this.#reads.push({ asked, outcome, seq, round: this.#wantRound(), bytes });
   }
 
   #wantRound(): number {
@@ -401,12 +433,13 @@ export class Operations {
     }
   }
 
-  #answer({ operation, outcome }: Waiting): void {
-    this.#effects.push({ kind: "answer", operation, outcome });
+  #answer({ asked, outcome, bytes }: Waiting): void {
+    this.#bytes -= bytes;
+    this.#effects.push({ kind: "answer", operation: asked.operation, outcome });
   }
 
-  #refuse(operation: number): void {
-    this.#effects.push({ kind: "answer", operation, outcome: { code: "BUSY", retryAfterMs: BUSY_MS } });
+  #deny({ operation }: Asked, code: "OUTCOME_UNKNOWN" | "NOT_LEADER"): void {
+    this.#effects.push({ kind: "answer", operation, outcome: { code } });
   }
 
   #read(key: Key): HeldEntry | undefined {

@@ -14,6 +14,8 @@ export interface ReplicaLimits {
   readonly atomicBytes: number;
   /** Of one answer to a caller: it has to fit into a frame. */
   readonly answerBytes: number;
+  /** Of a partition's changes that are not committed and its answers that are not given; past it, BUSY. */
+  readonly pendingBytes: number;
 }
 
 const MiB = 1024 * 1024;
@@ -25,6 +27,7 @@ export const REPLICA_LIMITS: ReplicaLimits = {
   messageBytes: MiB,
   atomicBytes: 4 * MiB,
   answerBytes: 4 * MiB,
+  pendingBytes: 32 * MiB,
 };
 
 export interface ReplicaSettings {

@@ -193,6 +193,17 @@ export class ReplicaState {
     this.#hand(this.#digested([{ kind: "put", key: CONFIG_KEY, entry }]));
   }
 
+  /** The entries as they are, with this replica as the one member, become the base state of `ballot`. */
+  recover(ballot: Ballot): void {
+    assert(compareBallots(ballot, this.promised) > 0, "a promise is never taken back");
+    this.promised = ballot;
+    this.accepted = ballot;
+    this.seq = 0;
+    const value = encodeConfig({ members: [this.replicaId] });
+    const entry = { version: versionOf(ballot, 0), value };
+    this.#hand(this.#digested([{ kind: "put", key: CONFIG_KEY, entry }]));
+  }
+
   /** Batch `seq` of the leader of `accepted`. */
   append(seq: number, changes: readonly DecidedChange[]): void {
     assert(seq === this.seq + 1, `batch ${seq} after ${this.seq}`);

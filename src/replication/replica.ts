@@ -22,13 +22,18 @@ import { Candidate, type CandidateStep } from "./candidate.ts";
 import type { ReplicaEffect, Scanned } from "./effect.ts";
 import { Leader } from "./leader.ts";
 import type { Body, Config } from "./message.ts";
-import type { Ballot, Operation } from "./register.ts";
+import type { Asked, Unanswered } from "./operations.ts";
+import type { Survivor } from "./recovery.ts";
+import type { AgeMs, Ballot, Operation } from "./register.ts";
 import type { ReplicaPorts, ReplicaSettings } from "./replica-port.ts";
 import { type EntryStore, type ReplicaMeta, ReplicaState } from "./replica-state.ts";
+import { StaleReads } from "./stale-reads.ts";
 import { TransferSource } from "./transfer-source.ts";
 import { TransferTarget } from "./transfer-target.ts";
 
 const RANK_MS = 100;
+/** Weeks of elections; who has been away for longer is told again and again, and each time gets nearer. */
+const ROUNDS_AHEAD_MAX = 1_000_000;
 const PATIENCE_MAX = 20;
 /** Who has just opened does not know yet who leads. */
 const OPENED_MS = 1_000;
@@ -47,6 +52,8 @@ const PROPOSER_KINDS: ReadonlySet<Body["kind"]> = new Set([
   "offer",
   "confirm",
   "invite",
+  "compare",
+  "differs",
   "forget",
 ]);
 
@@ -63,6 +70,11 @@ export class Replica {
   #pullSources: ReplicaId[] = [];
   readonly #sources = new Map<string, TransferSource>();
   #checking: BucketGathering | undefined;
+  readonly #staleReads: StaleReads;
+  /** When this replica last knew that it was level with its leader. */
+  #levelMs: number | undefined;
+  /** What was pending under `ballot` when its leader, this replica, was refused; goes on when its next ballot serves. */
+  #pending: (Unanswered & { readonly ballot: Ballot }) | undefined;
   #nextNumber = 1;
   /** When this member tries to lead, unless it hears a leader before. */
   #tryAtMs: number | undefined;
@@ -96,6 +108,11 @@ export class Replica {
       store: options.store,
       digester: new EntryDigester(options.digestKey),
       effects: this.#effects,
+    });
+    this.#staleReads = new StaleReads({
+      state: this.state,
+      effects: this.#effects,
+      limits: options.settings.limits,
     });
     this.#roundSeen = options.meta.promised.round;
     this.#lastNowMs = options.nowMs;
@@ -194,11 +211,21 @@ export class Replica {
    * @param epochMs ms since the Unix epoch, by which entries expire.
    */
   operate(operation: number, op: Operation, nowMs: number, epochMs: number): void {
-    if (this.#leader?.takesOperations === true && this.#quarantine === undefined) {
-      this.#leader.operate(operation, op, nowMs, epochMs);
+    const isWhole = this.#quarantine === undefined && !this.state.isEmpty;
+    if (isWhole && op.kind === "get" && op.stale === true) {
+      this.#staleReads.get(operation, op, epochMs, this.#ageMs(nowMs));
+    } else if (isWhole && op.kind === "scan" && op.stale === true) {
+      this.#staleReads.scan(operation, op, this.#nextNumber++, epochMs, this.#ageMs(nowMs));
+    } else if (isWhole && this.#leader?.takesOperations === true) {
+      this.#leader.operate({ operation, op, nowMs, epochMs });
     } else {
       this.#effects.push({ kind: "answer", operation, outcome: { code: "NOT_LEADER" } });
     }
+  }
+
+  #ageMs(nowMs: number): AgeMs {
+    const levelMs = this.#leader?.provenMs ?? this.#levelMs;
+    return levelMs === undefined ? null : nowMs - levelMs;
   }
 
   /** Everything handed to the store up to `token` is durable. */
@@ -227,6 +254,7 @@ export class Replica {
       this.#checking = undefined;
       return;
     }
+    if (this.#staleReads.scanned(snapshot, scanned)) return;
     for (const source of this.#sources.values()) {
       if (source.snapshot === snapshot) return source.scanned(scanned, nowMs);
     }
@@ -243,9 +271,14 @@ export class Replica {
     return this.state.buckets !== undefined;
   }
 
-  /** Reads all entries once and compares them with the root on record; `damaged` is the effect when they differ. */
+  /** Whether a check is under way. */
+  get isChecking(): boolean {
+    return this.#checking !== undefined;
+  }
+
+  /** Reads all entries and compares them with the root on record; `damaged` is the effect when they differ. */
   check(): void {
-    if (this.isChecked || this.#checking !== undefined || this.#quarantine !== undefined) return;
+    if (this.#checking !== undefined || this.#quarantine !== undefined) return;
     const snapshot = this.#nextNumber++;
     this.#effects.push({ kind: "snapshot", snapshot });
     this.#checking = new BucketGathering({
@@ -263,6 +296,8 @@ export class Replica {
     this.#leader?.stop();
     this.#leader = undefined;
     this.#candidate = undefined;
+    this.#denyPending();
+    this.#staleReads.stop();
     this.#endTarget();
     for (const transfer of [...this.#sources.keys()]) this.#endSource(transfer);
     if (this.#checking !== undefined) {
@@ -287,6 +322,48 @@ export class Replica {
     this.#leader?.handOverAway(nowMs);
   }
 
+  /**
+   * Whether the others hold what is held here, by their roots: answered by a
+   * `compared` effect within seconds. Only where it serves, one at a time.
+   *
+   * @returns false: not now.
+   */
+  compare(comparison: number, nowMs: number): boolean {
+    return this.#leader?.compare(comparison, nowMs) === true;
+  }
+
+  /** What it can say of itself to whoever has to decide how a lost partition goes on. */
+  get survivor(): Survivor {
+    const { promised, claim } = this.state.durable;
+    return { replicaId: this.id, promised, claim, members: this.state.config.members };
+  }
+
+  /**
+   * Goes on alone, from what is held here: for a partition whose majority is lost
+   * for ever. Whatever only others held is lost; members come as the ring wishes.
+   *
+   * @param options.claim what is held here, as the decision saw it.
+   * @param options.round greater than any that a survivor has promised.
+   * @returns false, with nothing changed, when the state is not that any more.
+   */
+  recover({ claim, round }: { claim: Claim; round: number }, nowMs: number): boolean {
+    const { state } = this;
+    const isAsSeen =
+      this.#quarantine === undefined &&
+      !state.isEmpty &&
+      compareClaims(state.claim, claim) === 0 &&
+      round > state.promised.round;
+    if (!isAsSeen) return false;
+    const ballot = { round, replicaId: this.id };
+    this.#standDown(nowMs, ballot);
+    this.#endTarget();
+    state.recover(ballot);
+    this.#roundSeen = Math.max(this.#roundSeen, round);
+    this.#leaderSeen = undefined;
+    this.#tryAtMs = nowMs;
+    return true;
+  }
+
   step(from: ReplicaId, body: Body, nowMs: number): void {
     this.#lastNowMs = nowMs;
     if (this.#quarantine !== undefined) {
@@ -296,12 +373,12 @@ export class Replica {
     }
     // A ballot's own proposer speaks for it, nobody else.
     if (PROPOSER_KINDS.has(body.kind) && "ballot" in body && body.ballot.replicaId !== from) return;
-    if ("ballot" in body) this.#roundSeen = Math.max(this.#roundSeen, body.ballot.round);
+    if ("ballot" in body && !this.#sawRound(body.ballot.round)) return;
     switch (body.kind) {
       case "canvass":
         return this.#canvassed(from, body.ballot);
       case "would":
-        this.#roundSeen = Math.max(this.#roundSeen, body.promised.round);
+        this.#sawRound(body.promised.round);
         if (this.#candidate !== undefined && isSameBallot(body.ballot, this.#candidate.ballot)) {
           if (!body.yes && compareBallots(body.promised, this.state.promised) > 0) {
             this.#leaderElsewhere = body.promised.replicaId;
@@ -331,6 +408,9 @@ export class Replica {
       case "confirm":
         if (isSameBallot(body.ballot, this.state.promised)) {
           this.#heardLeader(body.ballot);
+          const isLevel =
+            isSameBallot(body.ballot, this.state.accepted) && this.state.seq >= (body.seq ?? Infinity);
+          if (isLevel) this.#levelMs = nowMs;
           this.#send(from, { kind: "confirmed", ballot: body.ballot, round: body.round });
         } else if (compareBallots(this.state.promised, body.ballot) > 0) {
           this.#refuse(from, body.ballot);
@@ -339,7 +419,7 @@ export class Replica {
         }
         return;
       case "refused":
-        this.#roundSeen = Math.max(this.#roundSeen, body.promised.round);
+        this.#sawRound(body.promised.round);
         if (this.#candidate !== undefined && isSameBallot(body.ballot, this.#candidate.ballot)) {
           this.#follow(this.#candidate.refused(from, body.promised), nowMs);
           return;
@@ -352,6 +432,7 @@ export class Replica {
       case "welcome":
       case "gone":
       case "damaged":
+      case "compared":
         this.#leader?.step(from, body, nowMs);
         return this.#dropLeaderIfOver(nowMs);
       case "invite":
@@ -375,12 +456,30 @@ export class Replica {
         else target.fetched(body, nowMs);
         return this.#afterTransfer(nowMs);
       }
+      case "compare":
+        if (isSameBallot(body.ballot, this.state.promised)) {
+          const { claim, root } = this.state;
+          const { ballot, comparison } = body;
+          this.#send(from, { kind: "compared", ballot, comparison, claim, root: digestToBytes(root) });
+        }
+        return;
+      case "differs":
+        if (isSameBallot(body.ballot, this.state.promised) && isSameBallot(body.ballot, this.state.accepted))
+          this.#effects.push({ kind: "damaged", what: "a majority holds other entries in the same state" });
+        return;
       case "forget":
         return this.#toldToForget(body);
       case "outside":
         this.#leader?.outsider(from, nowMs);
         return;
     }
+  }
+
+  /** False: so far ahead that no group can have come to it; rounds are never used up by one wrong message. */
+  #sawRound(round: number): boolean {
+    const isNear = round <= this.#roundSeen + ROUNDS_AHEAD_MAX;
+    this.#roundSeen = isNear ? Math.max(this.#roundSeen, round) : this.#roundSeen + ROUNDS_AHEAD_MAX;
+    return isNear;
   }
 
   // --- follower --------------------------------------------------------------
@@ -395,6 +494,7 @@ export class Replica {
     this.#heardLeader(ballot);
     this.#tryAtMs = undefined;
     if (seq > state.seq + 1) return this.#send(from, { kind: "behind", ballot, claim: state.durable.claim });
+    this.#levelMs = this.#lastNowMs;
     if (seq === state.seq + 1) {
       state.append(seq, body.changes);
       this.#considerAsking(this.#lastNowMs);
@@ -425,6 +525,7 @@ export class Replica {
     ) {
       this.#endTarget();
       state.accept(ballot, seq);
+      this.#levelMs = nowMs;
       this.#acknowledge(from, ballot);
       return;
     }
@@ -597,12 +698,18 @@ export class Replica {
     const { ballot } = this.#candidate!;
     this.#candidate = undefined;
     this.#endTarget();
-    if (!isSameBallot(this.state.promised, ballot)) return this.#retryLater(nowMs);
+    if (!isSameBallot(this.state.promised, ballot)) {
+      this.#denyPending();
+      return this.#retryLater(nowMs);
+    }
+    const base = this.state.claim;
+    this.#rebasePending(base, ballot);
     this.state.accept(ballot, 0);
     this.#leaderSeen = undefined;
     const leader = new Leader({
       state: this.state,
       ballot,
+      base,
       ports: this.#ports,
       settings: this.#settings,
       effects: this.#effects,
@@ -620,6 +727,7 @@ export class Replica {
     const candidate = this.#candidate;
     if (candidate === undefined) return;
     this.#candidate = undefined;
+    this.#denyPending();
     this.#endTarget();
     if (candidate.isStanding) {
       for (const member of this.state.config.members) {
@@ -644,6 +752,7 @@ export class Replica {
     if (this.#candidate !== undefined && compareBallots(ballot, this.#candidate.ballot) > 0) {
       const wasStanding = this.#candidate.isStanding;
       this.#candidate = undefined;
+      this.#denyPending();
       this.#endTarget();
       if (wasStanding) this.#effects.push({ kind: "standing" });
     }
@@ -655,14 +764,69 @@ export class Replica {
 
   #dropLeaderIfOver(nowMs: number): void {
     const leader = this.#leader;
+    if (leader?.isServing === true && this.#pending !== undefined) this.#resume(leader, this.#pending, nowMs);
     if (leader?.isOver !== true) return;
     this.#leader = undefined;
     if (this.#leaderSeen === this.id) this.#leaderSeen = undefined;
     if (leader.hasServed) this.#patience = 1;
     this.#retryLater(nowMs);
     // Somebody promised more, and most still follow: a greater ballot of its own brings all together again.
-    const isFollowed = leader.isRefused && isSameBallot(this.state.promised, leader.ballot);
-    if (isFollowed && this.state.isMember && this.#candidate === undefined) this.#stand(leader.ballot, nowMs);
+    const { unanswered } = leader;
+    const isFollowed = isSameBallot(this.state.promised, leader.ballot) && this.state.isMember;
+    if (unanswered === undefined || !isFollowed || this.#candidate !== undefined) {
+      this.#denyPending(unanswered);
+      return;
+    }
+    // Refused once more before it served: what was in its base is in that of the next one, if that descends from it.
+    const handed = [...(this.#pending?.handed ?? []), ...unanswered.handed];
+    this.#pending = {
+      ballot: leader.ballot,
+      handed,
+      open: [...(this.#pending?.open ?? []), ...unanswered.open],
+    };
+    this.#stand(leader.ballot, nowMs);
+  }
+
+  /** What the base of `ballot` lacks may not have happened, and may yet: the state that it was in may still be elsewhere. */
+  #rebasePending(base: Claim, ballot: Ballot): void {
+    if (this.#pending === undefined) return;
+    const { ballot: old, handed, open } = this.#pending;
+    const isInBase = ({ seq }: { seq: number }) => isSameBallot(old, base.accepted) && seq <= base.seq;
+    this.#deny(
+      handed.filter((one) => !isInBase(one)),
+      "OUTCOME_UNKNOWN",
+    );
+    this.#pending = {
+      ballot,
+      handed: handed.filter(isInBase).map(({ asked, outcome }) => ({ asked, outcome, seq: 0 })),
+      open,
+    };
+  }
+
+  /** A majority holds the base of the new ballot: what is in it is committed, and the rest is begun anew. */
+  #resume(leader: Leader, { handed, open }: Unanswered, nowMs: number): void {
+    this.#pending = undefined;
+    for (const { asked, outcome } of handed)
+      this.#effects.push({ kind: "answer", operation: asked.operation, outcome });
+    for (const asked of open) {
+      leader.operate({ ...asked, nowMs, epochMs: asked.epochMs + nowMs - asked.nowMs });
+    }
+  }
+
+  #denyPending(more: Unanswered = { handed: [], open: [] }): void {
+    for (const { handed, open } of this.#pending === undefined ? [more] : [this.#pending, more]) {
+      this.#deny(handed, "OUTCOME_UNKNOWN");
+      this.#deny(
+        open.map((asked) => ({ asked })),
+        "NOT_LEADER",
+      );
+    }
+    this.#pending = undefined;
+  }
+
+  #deny(pending: readonly { readonly asked: Asked }[], code: "OUTCOME_UNKNOWN" | "NOT_LEADER"): void {
+    for (const { asked } of pending)
+      this.#effects.push({ kind: "answer", operation: asked.operation, outcome: { code } });
   }
 
   // --- transfers ---------------------------------------------------------------------
@@ -705,8 +869,10 @@ export class Replica {
       });
       return;
     }
-    if (result.kind === "identical") this.#acknowledge(target.source, target.ballot);
-    else this.#retryLater(nowMs);
+    if (result.kind === "identical") {
+      this.#levelMs = nowMs;
+      this.#acknowledge(target.source, target.ballot);
+    } else this.#retryLater(nowMs);
   }
 
   #pulled(from: ReplicaId, body: Extract<Body, { kind: "pull" }>, nowMs: number): void {

@@ -89,6 +89,8 @@ class FakePartition {
         }
         return { kind: "scanned", entries: found, more: false };
       }
+      case "watch":
+        throw new Error("nothing is watched here");
       case "batch": {
         for (const { key, is } of operation.conditions) {
           const found = this.entries.get(key)?.version;

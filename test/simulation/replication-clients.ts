@@ -215,7 +215,9 @@ export class Clients {
       case "conflict":
         return { kind: "conflict", key: answer.failed.key, isFound: answer.failed.found !== undefined };
       case "scanned":
-        throw new Error("a scan is judged elsewhere");
+      case "changed":
+      case "compacted":
+        throw new Error(`${answer.kind} is judged elsewhere`);
     }
   }
 

@@ -15,6 +15,8 @@ import { type DiskImage, SimulatedDisk } from "./replication-disk.ts";
 type Ballot = Claim["accepted"];
 export type Answer = Extract<ReplicaEffect, { kind: "answer" }>["outcome"];
 
+export type Compared = Extract<ReplicaEffect, { kind: "compared" }>;
+
 export interface Packet {
   readonly from: string;
   readonly incarnation: number;
@@ -40,6 +42,7 @@ export interface NodeWorld {
   ): void;
   answered(node: SimulatedNode, operation: number, answer: Answer): void;
   serving(node: SimulatedNode, ballot: Ballot): void;
+  compared(node: SimulatedNode, compared: Compared): void;
   complain(problem: string): void;
   readonly nodeIds: readonly string[];
 }
@@ -337,6 +340,8 @@ export class SimulatedNode {
         this.disk.dropGeneration(effect.generation);
         replica.dropped(effect.generation);
         return;
+      case "compared":
+        return this.#world.compared(this, effect);
       case "leading":
         this.#isLedStale = true;
         return this.#world.serving(this, effect.ballot);

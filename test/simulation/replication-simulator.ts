@@ -11,7 +11,7 @@ import type { ReplicaMeta } from "../../src/replication/replica-state.ts";
 import { judge } from "./linearizability.ts";
 import { randomFrom } from "./random.ts";
 import { Clients } from "./replication-clients.ts";
-import { type NodeWorld, type Packet, SimulatedNode } from "./replication-node.ts";
+import { type Compared, type NodeWorld, type Packet, SimulatedNode } from "./replication-node.ts";
 import { fingerprint, ReplicationWitness } from "./replication-witness.ts";
 
 const NODES = 8;
@@ -123,6 +123,7 @@ export class ReplicationSimulator implements NodeWorld {
         messageBytes: 100 + random() * 1000,
         atomicBytes: random() < 0.5 ? 100 + random() * 1000 : 1e6,
         answerBytes: 1200 + random() * 2000,
+        pendingBytes: 20_000,
       },
     };
     this.nodes = this.nodeIds.map((nodeId) => new SimulatedNode(nodeId, this, settings));
@@ -208,6 +209,11 @@ export class ReplicationSimulator implements NodeWorld {
   serving(node: SimulatedNode, ballot: Parameters<NodeWorld["serving"]>[1]): void {
     this.#trace?.(`${this.#nowMs.toFixed(1)} ${node.nodeId} serves ${ballot.round}`);
     this.witness.serving(ballot, `${node.nodeId}#${node.incarnation}`);
+  }
+
+  /** All hold the same in the same state: a witness sees to that as well, so nobody is ever told otherwise. */
+  compared(node: SimulatedNode, { different }: Compared): void {
+    for (const id of different) this.complain(`${id} does not hold what ${node.nodeId} holds`);
   }
 
   written(
