@@ -11,11 +11,12 @@ import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import type { Test } from "tap";
 import type { Failure, Job } from "../../src/job/job-spec.ts";
-import { type Client, createClient } from "../../src/sdk/client.ts";
+import { type Client, type ClientOptions, createClient } from "../../src/sdk/client.ts";
 import { type Cluster, type Place, type ServerProcess, startCluster } from "../fixture/cluster.ts";
 
 const LOOK_MS = 50;
 const SETTLE_MS_MAX = 60_000;
+const PINNED_MS_MAX = 15_000;
 
 export type Five = readonly [ServerProcess, ServerProcess, ServerProcess, ServerProcess, ServerProcess];
 
@@ -33,6 +34,8 @@ export interface Ground {
   readonly directory: string;
   /** Asks these servers, the first one first. Closed with the ground. */
   client(...servers: readonly ServerProcess[]): Client;
+  /** Asks only this server, and tells of its failure after `timeoutMs`. Closed with the ground. */
+  pinned(server: ServerProcess, timeoutMs?: number): Client;
 }
 
 /**
@@ -58,13 +61,16 @@ export async function startGround(t: Test, options: GroundOptions = {}): Promise
     place,
   });
   const { admin, ca, servers } = cluster;
-  const client = (...asked: readonly ServerProcess[]) => {
-    const made = createClient({ servers: asked.map((server) => server.edge), ...admin, ca });
+  const make = (asked: readonly ServerProcess[], limits: Partial<ClientOptions>) => {
+    const made = createClient({ servers: asked.map((server) => server.edge), ...admin, ca, ...limits });
     clients.push(made);
     return made;
   };
+  const client = (...asked: readonly ServerProcess[]) => make(asked, {});
+  const pinned = (server: ServerProcess, timeoutMs = PINNED_MS_MAX) =>
+    make([server], { learnServers: false, timeoutMs });
   const [one, two, three, four, five] = servers;
-  const ground = { cluster, directory, client, servers: [one!, two!, three!, four!, five!] as const };
+  const ground = { cluster, directory, client, pinned, servers: [one!, two!, three!, four!, five!] as const };
   await allServed(client(...servers), 5);
   return ground;
 }

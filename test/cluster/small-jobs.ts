@@ -3,13 +3,22 @@
  * read an older one, and go on. They remember what was acknowledged, and every
  * call that failed.
  */
+import { setTimeout as pause } from "node:timers/promises";
 import type { Client } from "../../src/sdk/client.ts";
 
 /** Bounds what a slow test makes. */
 const JOBS_MAX = 400;
 
+export interface SmallJobsOptions {
+  /** Of one writer, between a job and the next; 0 when left out. */
+  readonly everyMs?: number;
+  readonly jobsMax?: number;
+}
+
 export class SmallJobs {
   readonly #seed: string;
+  readonly #everyMs: number;
+  readonly #jobsMax: number;
   readonly #stopping = new AbortController();
   readonly #writers: Promise<void>[];
   readonly #acknowledged = new Map<string, string>();
@@ -18,8 +27,10 @@ export class SmallJobs {
   #longestMs = 0;
 
   /** @param clients one a writer. @param seed the page of each job. */
-  constructor(clients: readonly Client[], seed: string) {
+  constructor(clients: readonly Client[], seed: string, options: SmallJobsOptions = {}) {
     this.#seed = seed;
+    this.#everyMs = options.everyMs ?? 0;
+    this.#jobsMax = options.jobsMax ?? JOBS_MAX;
     this.#writers = clients.map((client, writer) => this.#write(client, writer));
   }
 
@@ -51,7 +62,9 @@ export class SmallJobs {
 
   async #write(client: Client, writer: number): Promise<void> {
     const own: string[] = [];
-    for (let n = 0; !this.#stopping.signal.aborted && this.#acknowledged.size < JOBS_MAX; n++) {
+    const { signal } = this.#stopping;
+    for (let n = 0; !signal.aborted && this.#acknowledged.size < this.#jobsMax; n++) {
+      if (n > 0 && this.#everyMs > 0) await pause(this.#everyMs, undefined, { signal }).catch(() => {});
       const name = `writer ${writer}, job ${n}`;
       const spec = {
         name,

@@ -2,6 +2,8 @@
 import type { Test } from "tap";
 import { startGround } from "../cluster/ground.ts";
 import { createSite, type Site } from "../fixture/site/site.ts";
+import { frozenServer } from "./frozen-server.ts";
+import { netsplit } from "./netsplit.ts";
 import { oldCopy } from "./old-copy.ts";
 import { oneKilled } from "./one-killed.ts";
 import { HOSTS, PAGES } from "./page-crawl.ts";
@@ -31,6 +33,18 @@ export const scenarios: readonly Scenario[] = [
     name: "all five killed at once (power cut), restarted in any order",
     secondsMax: 200,
     run: async (t) => powerCut(t, await startGround(t, { flags: FLAGS }), await crawlSite(t)),
+  },
+  {
+    row: 8,
+    name: "a server frozen for 10 s (SIGSTOP), then woken",
+    secondsMax: 200,
+    run: async (t) => frozenServer(t, await startGround(t, { flags: FLAGS }), (await smallSite(t)).homes[0]!),
+  },
+  {
+    row: 9,
+    name: "split 3 / 2, clients on both sides, 30 s, healed",
+    secondsMax: 250,
+    run: netsplit,
   },
   {
     row: 16,
