@@ -4,7 +4,7 @@
  * its leadership for reads, and moves members one at a time.
  */
 import { digestFromBytes, digestToBytes } from "./anti-entropy.ts";
-import { type Claim, compareBallots, isSameBallot, nodeOf, type ReplicaId, serialOf } from "./ballot.ts";
+import { compareBallots, isSameBallot, nodeOf, type ReplicaId, serialOf } from "./ballot.ts";
 import { BatchWindow } from "./batch-window.ts";
 import type { ReplicaEffect, Scanned } from "./effect.ts";
 import type { Body, Config } from "./message.ts";
@@ -82,8 +82,6 @@ export class Leader {
     settings: ReplicaSettings;
     effects: ReplicaEffect[];
     nextSnapshot: () => number;
-    /** The state that became the base of the ballot. */
-    base: Claim;
     nowMs: number;
   }) {
     this.ballot = options.ballot;
@@ -93,7 +91,8 @@ export class Leader {
     this.#effects = options.effects;
     const { limits } = options.settings;
     this.#window = new BatchWindow(limits);
-    const watches = new WatchList({ ...options, window: this.#window, limits });
+    const bases = this.#state.formerClaims;
+    const watches = new WatchList({ ...options, bases, window: this.#window, limits });
     this.#operations = new Operations({ ...options, watches, limits });
     this.#tickedMs = options.nowMs;
     for (const replicaId of this.#state.config.members) {

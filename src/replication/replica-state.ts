@@ -58,6 +58,8 @@ export const RESERVED = "\x00";
 export const CONFIG_KEY: Key = "\x00config";
 export const OUTCOME_PREFIX = "\x00outcome/";
 
+const FORMER_CLAIMS_MAX = 8;
+
 interface Toggle {
   readonly key: Key;
   readonly digest: Digest;
@@ -81,6 +83,8 @@ export class ReplicaState {
   #buckets: BucketDigests | undefined;
   readonly #gathering = new Set<BucketDigests>();
   readonly #leftovers: Set<number>;
+
+  #formerClaims: readonly Claim[] = [];
   #token = 0;
   #durableToken = 0;
   // In order of token; `then` runs once everything up to it is durable.
@@ -125,6 +129,11 @@ export class ReplicaState {
 
   get claim(): Claim {
     return { accepted: this.accepted, seq: this.seq };
+  }
+
+  /** Claims that named, when they were made, what stands here now; as far as is known, newest first. */
+  get formerClaims(): readonly Claim[] {
+    return this.#formerClaims;
   }
 
   get root(): Digest {
@@ -178,6 +187,7 @@ export class ReplicaState {
   accept(ballot: Ballot, seq: number): void {
     assert(compareBallots(ballot, this.promised) >= 0, "a promise is never taken back");
     assert(compareBallots(ballot, this.accepted) > 0, "a base is fixed once");
+    this.#formerClaims = [this.claim, ...this.#formerClaims].slice(0, FORMER_CLAIMS_MAX);
     this.promised = ballot;
     this.accepted = ballot;
     this.seq = seq;
@@ -199,6 +209,7 @@ export class ReplicaState {
     this.promised = ballot;
     this.accepted = ballot;
     this.seq = 0;
+    this.#formerClaims = [];
     const value = encodeConfig({ members: [this.replicaId] });
     const entry = { version: versionOf(ballot, 0), value };
     this.#hand(this.#digested([{ kind: "put", key: CONFIG_KEY, entry }]));
@@ -207,6 +218,7 @@ export class ReplicaState {
   /** Batch `seq` of the leader of `accepted`. */
   append(seq: number, changes: readonly DecidedChange[]): void {
     assert(seq === this.seq + 1, `batch ${seq} after ${this.seq}`);
+    this.#formerClaims = [];
     this.seq = seq;
     this.#hand(
       this.#digested(
@@ -319,6 +331,7 @@ export class ReplicaState {
   #take(claim: Claim, promised: Ballot): void {
     assert(compareBallots(promised, this.promised) >= 0, "a promise is never taken back");
     assert(compareClaims(claim, this.claim) >= 0, "no acknowledged batch is ever taken back");
+    this.#formerClaims = [];
     this.accepted = claim.accepted;
     this.seq = claim.seq;
     this.promised = promised;

@@ -709,7 +709,6 @@ export class Replica {
     const leader = new Leader({
       state: this.state,
       ballot,
-      base,
       ports: this.#ports,
       settings: this.#settings,
       effects: this.#effects,

@@ -26,23 +26,23 @@ interface Watcher {
 
 export class WatchList {
   readonly #ballot: Ballot;
-  readonly #base: Claim;
+  readonly #bases: readonly Claim[];
   readonly #window: BatchWindow;
   readonly #effects: ReplicaEffect[];
   readonly #limits: ReplicaLimits;
   #waiting: Watcher[] = [];
   #committed = 0;
 
-  /** @param options.base the state that became the base of `ballot`. */
+  /** @param options.bases all known names of the state that became the base of `ballot`. */
   constructor(options: {
     ballot: Ballot;
-    base: Claim;
+    bases: readonly Claim[];
     window: BatchWindow;
     effects: ReplicaEffect[];
     limits: ReplicaLimits;
   }) {
     this.#ballot = options.ballot;
-    this.#base = options.base;
+    this.#bases = options.bases;
     this.#window = options.window;
     this.#effects = options.effects;
     this.#limits = options.limits;
@@ -84,7 +84,7 @@ export class WatchList {
   #seqOf(version: Version): number | undefined {
     const claim = claimOf(version);
     if (isSameBallot(claim.accepted, this.#ballot)) return claim.seq;
-    return compareClaims(claim, this.#base) === 0 ? 0 : undefined;
+    return this.#bases.some((base) => compareClaims(claim, base) === 0) ? 0 : undefined;
   }
 
   /** False when there is nothing to tell. */
