@@ -17,6 +17,8 @@ export type ErrorCode =
   | "NOT_FOUND"
   | "WRONG_STATE"
   | "PRECONDITION_FAILED"
+  | "LOCK_HELD"
+  | "LOCK_LOST"
   | "TOO_LARGE"
   | "REFUSED"
   | "STALE_DATA_DIRECTORY"
@@ -163,6 +165,56 @@ export class PreconditionFailedError extends ClusterError {
   override get details(): ErrorDetails {
     return { etag: this.etag };
   }
+}
+
+/** A lease that somebody holds. `expiresAt`: ISO 8601, if it is not renewed. */
+interface Holding {
+  readonly fencingToken: number;
+  readonly expiresAt: string;
+}
+
+/** Somebody else holds the lock; undefined: it is free, but others wait for it. */
+export class LockHeldError extends ClusterError {
+  readonly code = "LOCK_HELD";
+  readonly remedy = "reject";
+  readonly holding: Holding | undefined;
+
+  constructor(name: string, holding: Holding | undefined, options?: ErrorOptions) {
+    super(
+      holding === undefined
+        ? `others wait for the lock ${name}: give a waitMs to wait as well`
+        : `the lock ${name} is held under the fencing token ${holding.fencingToken} until ${holding.expiresAt}, or longer if that is renewed; give a waitMs to wait for it`,
+      options,
+    );
+    this.holding = holding;
+  }
+
+  override get details(): ErrorDetails {
+    return detailsOf(this.holding);
+  }
+}
+
+/** The lease has ended, or was never the asker's; undefined: nobody holds the lock now. */
+export class LockLostError extends ClusterError {
+  readonly code = "LOCK_LOST";
+  readonly remedy = "reject";
+  readonly holding: Holding | undefined;
+
+  constructor(name: string, holding: Holding | undefined, options?: ErrorOptions) {
+    super(
+      `the lock ${name} is not yours (any more)${holding === undefined ? "" : `: it is held under the fencing token ${holding.fencingToken}`}; stop what it protects, and acquire it anew`,
+      options,
+    );
+    this.holding = holding;
+  }
+
+  override get details(): ErrorDetails {
+    return detailsOf(this.holding);
+  }
+}
+
+function detailsOf(holding: Holding | undefined): ErrorDetails {
+  return { fencingToken: holding?.fencingToken ?? null, expiresAt: holding?.expiresAt ?? null };
 }
 
 /** A kind of message or a procedure of a later version; nothing happened. */

@@ -4,7 +4,6 @@ import { RegisterAccounts } from "../edge/accounts.ts";
 import { createEdge } from "../edge/edge.ts";
 import type { ClusterError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { KeyValues } from "../node/key-values.ts";
 import { startServer } from "../node/node.ts";
 import { writeHostPort } from "../node/server-addresses.ts";
 
@@ -32,8 +31,7 @@ export async function startServerProcess(settings: ServerSettings, log: Log): Pr
   const server = await startServer(settings, log);
   const { registers, layout, ...parts } = server.backend;
   const accounts = new RegisterAccounts({ registers, layout, clusterId: server.clusterId, log });
-  const values = new KeyValues({ registers, layout });
-  const edge = createEdge({ backend: { ...parts, accounts, values }, tls: server.edgeTls, log });
+  const edge = createEdge({ backend: { ...parts, accounts }, tls: server.edgeTls, log });
   server.onEdgeTls((tls) => edge.present(tls));
   const stop = async () => {
     await server.drain();

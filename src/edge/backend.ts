@@ -7,6 +7,7 @@ import { z } from "zod";
 import type { Grant, Role } from "../identity/permission.ts";
 import type { Jobs } from "../node/jobs.ts";
 import type { KeyValues } from "../node/key-values.ts";
+import type { Locks } from "../node/locks.ts";
 
 const nodeIdSchema = z.string().regex(/^[0-9a-f]{40}$/);
 
@@ -152,6 +153,7 @@ export interface EdgeBackend {
   readonly accounts: Accounts;
   readonly cluster: ClusterView;
   readonly values: KeyValues;
+  readonly locks: Locks;
   /** In the ring, and all partitions served. */
   ready(): Readiness;
 }

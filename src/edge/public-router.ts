@@ -35,6 +35,7 @@ import {
   resumeJob,
   submitJob,
 } from "./job-calls.ts";
+import { acquireLock, releaseLock, renewLock } from "./lock-calls.ts";
 import { inputError, isTemporary, retryAfterMsOf, statusOf } from "./problem.ts";
 import { scrapePage } from "./scrape-call.ts";
 import { getValue, listValues, removeValue, setValue } from "./value-calls.ts";
@@ -204,6 +205,17 @@ export const publicRouter = router({
     list: guarded(listValues.access)
       .input(listValues.input)
       .query(({ ctx, input }) => run(ctx, listValues, input)),
+  }),
+  locks: router({
+    acquire: guarded(acquireLock.access)
+      .input(acquireLock.input)
+      .mutation(({ ctx, input }) => run(ctx, acquireLock, input)),
+    renew: guarded(renewLock.access)
+      .input(renewLock.input)
+      .mutation(({ ctx, input }) => run(ctx, renewLock, input)),
+    release: guarded(releaseLock.access)
+      .input(releaseLock.input)
+      .mutation(({ ctx, input }) => run(ctx, releaseLock, input)),
   }),
   cluster: router({
     status: guarded(clusterStatus.access)

@@ -35,6 +35,7 @@ import {
   resumeJob,
   submitJob,
 } from "./job-calls.ts";
+import { lockRoutes } from "./lock-routes.ts";
 import { asEmpty, asJson, type Route, route } from "./route.ts";
 import { scrapePage, scrapeSchema } from "./scrape-call.ts";
 import { valueRoutes } from "./value-routes.ts";
@@ -168,6 +169,7 @@ export const routes: readonly Route[] = [
   }),
 
   ...valueRoutes,
+  ...lockRoutes,
 
   route("get", "/v1/cluster", {
     call: clusterStatus,

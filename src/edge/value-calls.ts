@@ -17,7 +17,7 @@ const HEADER_CHARS_MAX = 4096;
 const BASE64_CHARS_MAX = 4 * Math.ceil(KEY_VALUE_BYTES_MAX / 3);
 
 // "." and ".." stand for no key in a URL, whoever writes it.
-const name = (charsMax: number) =>
+export const nameSchema = (charsMax: number) =>
   z
     .string()
     .min(1)
@@ -25,8 +25,8 @@ const name = (charsMax: number) =>
     .refine((text) => !/\p{Cc}|\p{Cs}/u.test(text) && text !== "." && text !== "..", {
       error: `must be 1 to ${charsMax} characters, none of them a control character, and not . or ..`,
     });
-export const namespaceSchema = name(128);
-export const valueNameSchema = z.object({ namespace: namespaceSchema, key: name(512) });
+export const namespaceSchema = nameSchema(128);
+export const valueNameSchema = z.object({ namespace: namespaceSchema, key: nameSchema(512) });
 
 const conditionHeader = z.string().max(HEADER_CHARS_MAX).optional();
 /** As HTTP states them; `ifMatch` and `ifNoneMatch` hold ETags with their quotes, or `*`. */

@@ -16,6 +16,8 @@ import { type FirstAdmin, foundCluster, updateClientFile } from "./bootstrap.ts"
 import type { ClusterView, Readiness } from "./cluster-view.ts";
 import type { Jobs } from "./jobs.ts";
 import type { KeyLayout } from "./key-layout.ts";
+import type { KeyValues } from "./key-values.ts";
+import type { Locks } from "./locks.ts";
 import { type Credentials, readCredentials } from "./membership.ts";
 import type { Registers } from "./registers.ts";
 import { heldPartitions, type ServerParts, setUpParts } from "./server-parts.ts";
@@ -32,6 +34,8 @@ export interface EdgeParts {
   readonly registers: Registers;
   readonly layout: KeyLayout;
   readonly jobs: Jobs;
+  readonly values: KeyValues;
+  readonly locks: Locks;
   readonly cluster: ClusterView;
   ready(): Readiness;
 }
@@ -152,12 +156,14 @@ export class RunningServer {
 
   /** What an edge needs of the member that it stands before. */
   get backend(): EdgeParts {
-    const { registers, layout, jobs, view } = this.#open;
+    const { registers, layout, jobs, view, values, locks } = this.#open;
     return {
       clusterId: this.clusterId,
       registers,
       layout,
       jobs,
+      values,
+      locks,
       cluster: view,
       ready: () => this.readiness(),
     };

@@ -21,6 +21,7 @@ import {
   crawlReplySchema,
   crawlRequestSchema,
 } from "./crawl-message.ts";
+import { type LockReply, type LockRequest, lockReplySchema, lockRequestSchema } from "./lock-message.ts";
 
 const PARTITIONS_MAX = 65_536;
 const partition = z
@@ -176,6 +177,8 @@ export type Procedures = {
   /** At the local replica, which must lead. */
   operate: { input: { partition: number; operation: Operation }; output: Outcome };
   crawl: { input: CrawlRequest; output: CrawlReply };
+  /** At a leader of the lock's partition. */
+  lock: { input: LockRequest; output: LockReply };
   putBlob: { input: BlobName & { bytes: Uint8Array }; output: null };
   getBlob: { input: BlobName; output: Uint8Array | null };
   hasBlob: { input: BlobName; output: boolean };
@@ -194,6 +197,7 @@ export const peerSchemas: PeerSchemas<Messages, Procedures> = {
   procedures: {
     operate: { input: z.object({ partition, operation: operationSchema }), output: outcomeSchema },
     crawl: { input: crawlRequestSchema, output: crawlReplySchema },
+    lock: { input: lockRequestSchema, output: lockReplySchema },
     putBlob: { input: blobNameSchema.extend({ bytes: bytes(BLOB_BYTES_MAX) }), output: z.null() },
     getBlob: { input: blobNameSchema, output: bytes(BLOB_BYTES_MAX).nullable() },
     hasBlob: { input: blobNameSchema, output: z.boolean() },

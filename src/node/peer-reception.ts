@@ -9,6 +9,7 @@ import type { PeerHandlers, PeerSender } from "../peer/transport.ts";
 import type { Admission } from "./admission.ts";
 import type { ReplicatedBlobs } from "./blobs.ts";
 import type { CrawlDriver } from "./crawl-driver.ts";
+import type { LockKeeper } from "./lock-keeper.ts";
 import type { Messages, NodeStatus, Procedures } from "./peer-contract.ts";
 import type { ReplicaDriver } from "./replica-driver.ts";
 import type { RingDriver } from "./ring-driver.ts";
@@ -19,6 +20,7 @@ export interface ReceivingParts {
   readonly crawl: CrawlDriver;
   readonly blobs: ReplicatedBlobs;
   readonly admission: Admission;
+  readonly lockKeeper: LockKeeper;
   status(options: { readonly partitions: boolean }): NodeStatus;
 }
 
@@ -96,10 +98,11 @@ function receiversOf({ ring, replicas, crawl }: ReceivingParts): Receivers {
 }
 
 function answersOf(parts: ReceivingParts): Answers {
-  const { replicas, crawl, blobs, admission } = parts;
+  const { replicas, crawl, blobs, admission, lockKeeper } = parts;
   return {
     operate: (_, { partition, operation }) => replicas.operate(partition, operation),
     crawl: (from, request) => crawl.request(from, request),
+    lock: (_, request) => lockKeeper.request(request),
     putBlob: async (_, { bytes, ...name }) => {
       await blobs.putLocally(name, bytes);
       return null;

@@ -46,6 +46,24 @@ export interface Registers {
   ): Promise<CrawlReply>;
 }
 
+/** Any question for the leader of a partition. */
+export interface LeaderQuestion<T> {
+  /** One silent member must not use up the whole deadline. */
+  readonly attemptMsMax: number;
+  /** Asked of this server itself. @throws {NotLeaderError} */
+  here(): Promise<T>;
+  there(to: PeerRef, timeoutMs: number): Promise<T>;
+}
+
+export interface LeaderAccess {
+  /** @param options.repeatable as for `RegisterOptions`. @throws as `Registers.operate` does, and what the leader threw. */
+  askLeader<T>(
+    partition: number,
+    question: LeaderQuestion<T>,
+    options: { readonly timeoutMs: number; readonly repeatable: boolean },
+  ): Promise<T>;
+}
+
 const RETRY_MS_MIN = 15;
 const RETRY_MS_MAX = 250;
 /** One silent member must not use up the whole deadline. */
@@ -82,7 +100,7 @@ export interface LeaderRoutes {
   crawlLocally(request: CrawlRequest): Promise<CrawlReply>;
 }
 
-export class RoutedRegisters implements Registers {
+export class RoutedRegisters implements Registers, LeaderAccess {
   readonly #routes: LeaderRoutes;
   readonly #cache: PartitionCache;
   // Of the ring, one per partition at a time.
@@ -129,6 +147,14 @@ export class RoutedRegisters implements Registers {
     });
   }
 
+  askLeader<T>(
+    partition: number,
+    question: LeaderQuestion<T>,
+    options: { readonly timeoutMs: number; readonly repeatable: boolean },
+  ): Promise<T> {
+    return this.#atLeader(partition, options.timeoutMs, options.repeatable, question);
+  }
+
   /** Whoever waits hears now that this server stops; a write may or may not have happened. */
   stop(): void {
     this.#isStopped = true;
@@ -140,11 +166,7 @@ export class RoutedRegisters implements Registers {
     partition: number,
     timeoutMs: number | undefined,
     repeatable: boolean,
-    ask: {
-      attemptMsMax: number;
-      here: () => Promise<T>;
-      there: (to: PeerRef, timeoutMs: number) => Promise<T>;
-    },
+    ask: LeaderQuestion<T>,
   ): Promise<T> {
     if (this.#isStopped) return Promise.reject(stopping());
     return new Promise<T>((resolve, reject) => {
@@ -159,11 +181,7 @@ export class RoutedRegisters implements Registers {
     partition: number,
     timeoutMs: number = this.#routes.requestTimeoutMs,
     repeatable: boolean,
-    ask: {
-      attemptMsMax: number;
-      here: () => Promise<T>;
-      there: (to: PeerRef, timeoutMs: number) => Promise<T>;
-    },
+    ask: LeaderQuestion<T>,
   ): Promise<T> {
     const { self, ring } = this.#routes;
     const deadline = performance.now() + timeoutMs;

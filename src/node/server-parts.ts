@@ -13,6 +13,7 @@ import { Naming } from "../vault/naming.ts";
 import { Admission } from "./admission.ts";
 import { BlobRepair } from "./blob-repair.ts";
 import { ReplicatedBlobs } from "./blobs.ts";
+import { systemClock } from "./clock.ts";
 import { CLUSTER_VERSION, ClusterEntries } from "./cluster-entries.ts";
 import { ClusterView, type Readiness } from "./cluster-view.ts";
 import { ContactBook } from "./contact-book.ts";
@@ -20,6 +21,9 @@ import { CrawlDriver } from "./crawl-driver.ts";
 import { Enrolment } from "./enrolment.ts";
 import { ClusterJobs } from "./jobs.ts";
 import { KeyLayout } from "./key-layout.ts";
+import { KeyValues } from "./key-values.ts";
+import { LockKeeper } from "./lock-keeper.ts";
+import { Locks } from "./locks.ts";
 import { type Credentials, readCredentials } from "./membership.ts";
 import { type Messages, type NodeStatus, type Procedures, peerSchemas } from "./peer-contract.ts";
 import { PeerReception } from "./peer-reception.ts";
@@ -43,6 +47,8 @@ export interface ServerParts {
   readonly crawl: CrawlDriver;
   readonly registers: RoutedRegisters;
   readonly layout: KeyLayout;
+  readonly values: KeyValues;
+  readonly locks: Locks;
   readonly jobs: ClusterJobs;
   readonly view: ClusterView;
   readonly entries: ClusterEntries;
@@ -128,6 +134,18 @@ export async function setUpParts(
     callOperate: (to, input, timeoutMs) => transport.call(to, "operate", input, { timeoutMs }),
     callCrawl: (to, request, timeoutMs) => transport.call(to, "crawl", request, { timeoutMs }),
     crawlLocally: (request) => crawl.request("self", request),
+  });
+  const lockKeeper = new LockKeeper({
+    layout,
+    operate: (partition, operation) => replicas.operate(partition, operation),
+    clock: systemClock,
+  });
+  const locks = new Locks({
+    layout,
+    leaders: registers,
+    here: (request) => lockKeeper.request(request),
+    there: (to, request, timeoutMs) => transport.call(to, "lock", request, { timeoutMs }),
+    timeoutMs: settings.requestTimeoutMs,
   });
   const blobHash = (text: string) => Buffer.from(naming.name(BLOB_NAMESPACE, text), "latin1").toString("hex");
   const blobs = new ReplicatedBlobs({
@@ -226,7 +244,7 @@ export async function setUpParts(
     ask: (to, input, timeoutMs) => transport.call(to, "status", input, { timeoutMs }),
   });
 
-  connect({ ring, replicas, crawl, repair });
+  connect({ ring, replicas, crawl, repair, lockKeeper });
   closing.defer(async () => {
     reception.close();
     registers.stop();
@@ -235,7 +253,7 @@ export async function setUpParts(
     await pause(GOODBYE_MS);
     ring.stop();
   });
-  reception.open({ ring, replicas, crawl, blobs, admission, status });
+  reception.open({ ring, replicas, crawl, blobs, admission, lockKeeper, status });
   const jobs = new ClusterJobs({ naming, partitionCount, registers, blobs });
   const accounts = new SystemEntries(registers, layout);
   return {
@@ -244,6 +262,8 @@ export async function setUpParts(
     crawl,
     registers,
     layout,
+    values: new KeyValues({ registers, layout }),
+    locks,
     jobs,
     view,
     entries,
@@ -324,8 +344,9 @@ function connect(parts: {
   readonly replicas: ReplicaDriver;
   readonly crawl: CrawlDriver;
   readonly repair: BlobRepair;
+  readonly lockKeeper: LockKeeper;
 }): void {
-  const { ring, replicas, crawl, repair } = parts;
+  const { ring, replicas, crawl, repair, lockKeeper } = parts;
   let watched = "";
   const watch = () => {
     const peers = replicas.peers().sort();
@@ -350,6 +371,7 @@ function connect(parts: {
   replicas.on("stopped", (partition) => {
     ring.ledChanged();
     crawl.stopped(partition);
+    lockKeeper.stopped(partition);
   });
   // Groups change without a word of the ring, when their leader makes them grow.
   replicas.on("groups", watch);

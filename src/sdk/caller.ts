@@ -43,6 +43,8 @@ export interface CallOptions {
   readonly repeatable?: boolean;
   readonly timeoutMs?: number;
   readonly attemptMs?: number;
+  /** Gives the call up. */
+  readonly signal?: AbortSignal | undefined;
   /** For signing in itself. */
   readonly withoutSignIn?: boolean;
 }
@@ -103,6 +105,7 @@ export class Caller {
       const signal = AbortSignal.any([
         AbortSignal.timeout(Math.max(1, Math.ceil(attemptMs))),
         ...(withoutSignIn ? [] : [this.#closing.signal]),
+        ...(options.signal === undefined ? [] : [options.signal]),
       ]);
       try {
         const answer = await ask(this.connection.procedures(server), { signal });
@@ -110,7 +113,7 @@ export class Caller {
         return answer;
       } catch (thrown) {
         const error = ofThrown(thrown, server);
-        if (this.#closing.signal.aborted) throw error;
+        if (this.#closing.signal.aborted || options.signal?.aborted === true) throw error;
         const leftMs = deadlineMs - performance.now();
         if (error instanceof UnauthenticatedError && mayRenew && this.signIn.canRenew) {
           mayRenew = false;

@@ -20,6 +20,7 @@ import type { Failure, Job, JobSpecInput, JobStats, JobStatus, Result } from "..
 import { Caller, type CallerOptions } from "./caller.ts";
 import { ofFailure, ofThrown } from "./edge-error.ts";
 import { readEvents } from "./event-reader.ts";
+import { Locks } from "./locks.ts";
 import { Values } from "./values.ts";
 
 export type {
@@ -31,6 +32,7 @@ export type {
 } from "../edge/backend.ts";
 export { ClusterError } from "../errors.ts";
 export type { Failure, Job, JobSpecInput, JobStats, JobStatus, Result } from "../job/job-spec.ts";
+export type { AcquireOptions, Lock } from "./locks.ts";
 export { StoredValue, type ValueInfo, type WriteResult, type WrittenValue } from "./values.ts";
 
 export type ClientOptions = CallerOptions;
@@ -71,6 +73,7 @@ export class Client {
 
   /** Values under a namespace and a key. */
   readonly kv: Values;
+  readonly locks: Locks;
 
   readonly jobs = {
     /**
@@ -118,6 +121,7 @@ export class Client {
   constructor(options: ClientOptions) {
     this.#caller = new Caller(options);
     this.kv = new Values(this.#caller);
+    this.locks = new Locks(this.#caller);
   }
 
   /** Servers that this client knows of, the one it asks now included. */

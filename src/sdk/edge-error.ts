@@ -9,6 +9,8 @@ import {
   ForbiddenError,
   type InputIssue,
   InvalidInputError,
+  LockHeldError,
+  LockLostError,
   NotFoundError,
   OutcomeUnknownError,
   PreconditionFailedError,
@@ -63,6 +65,10 @@ function ofCode(
       return new WrongStateError(message);
     case "PRECONDITION_FAILED":
       return new PreconditionFailedError(message, typeof details.etag === "string" ? details.etag : null);
+    case "LOCK_HELD":
+      return new LockHeldError("", holdingOf(details));
+    case "LOCK_LOST":
+      return new LockLostError("", holdingOf(details));
     case "TOO_LARGE":
       return new TooLargeError(message);
     case "REFUSED":
@@ -75,6 +81,11 @@ function ofCode(
     default: // UNAVAILABLE and its like, and codes of a later version.
       return new UnavailableError(message);
   }
+}
+
+function holdingOf({ fencingToken, expiresAt }: ErrorDetails) {
+  if (typeof fencingToken !== "number" || typeof expiresAt !== "string") return undefined;
+  return { fencingToken, expiresAt };
 }
 
 const NOT_CONNECTED = [

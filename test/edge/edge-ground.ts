@@ -14,8 +14,11 @@ import type { Role } from "../../src/identity/permission.ts";
 import { createSigningKey } from "../../src/identity/token.ts";
 import { createUser } from "../../src/identity/user.ts";
 import { createLog, type Log } from "../../src/log.ts";
+import { systemClock } from "../../src/node/clock.ts";
 import { KeyLayout } from "../../src/node/key-layout.ts";
 import { KeyValues } from "../../src/node/key-values.ts";
+import { LockKeeper } from "../../src/node/lock-keeper.ts";
+import { Locks } from "../../src/node/locks.ts";
 import { SystemEntries } from "../../src/node/system-entries.ts";
 import { MemoryJobs } from "./memory-jobs.ts";
 import { MemoryRegisters } from "./memory-registers.ts";
@@ -39,6 +42,8 @@ export interface Ground {
   readonly jobs: MemoryJobs;
   readonly registers: MemoryRegisters;
   readonly entries: SystemEntries;
+  /** As at a leader, one for all edges. */
+  readonly lockKeeper: LockKeeper;
   readonly ca: string;
   /** What the edges logged, one line each. */
   readonly logged: string[];
@@ -86,8 +91,21 @@ export async function createGround(): Promise<Ground> {
   const readiness = { value: { ready: true, reasons: [], durability: "full" } as Readiness };
   const nodes: NodeStatus[] = [];
   const running: RunningEdge[] = [];
+  const lockKeeper = new LockKeeper({
+    layout,
+    operate: (partition, operation) => registers.operate(partition, operation),
+    clock: systemClock,
+  });
+  const locks = new Locks({
+    layout,
+    leaders: registers,
+    here: (request) => lockKeeper.request(request),
+    there: (_, request) => lockKeeper.request(request),
+    timeoutMs: 2_000,
+  });
   return {
     jobs,
+    lockKeeper,
     registers,
     entries,
     ca: authority.rootCertificate,
@@ -105,6 +123,7 @@ export async function createGround(): Promise<Ground> {
         accounts,
         cluster: clusterOf(nodes),
         values: new KeyValues({ registers, layout }),
+        locks,
         ready: () => readiness.value,
       };
       const edge = createEdge({ backend, tls: { cert, key: pair.privateKey }, log });

@@ -1,11 +1,11 @@
 /** Registers in memory: one state for all partitions, operations one after another. */
 import { UnavailableError } from "../../src/errors.ts";
-import type { Registers } from "../../src/node/registers.ts";
+import type { LeaderAccess, LeaderQuestion, Registers } from "../../src/node/registers.ts";
 import type { Entry, Operation, Outcome } from "../../src/replication/register.ts";
 
 const PARTITION_CHAR = 1;
 
-export class MemoryRegisters implements Registers {
+export class MemoryRegisters implements Registers, LeaderAccess {
   // By partition and key: what is placed elsewhere is not found here.
   readonly #entries = new Map<string, Entry>();
   readonly #outcomes = new Map<string, Outcome>();
@@ -48,6 +48,10 @@ export class MemoryRegisters implements Registers {
       default:
         throw new UnavailableError("nothing is watched here");
     }
+  }
+
+  askLeader<T>(_partition: number, { here }: LeaderQuestion<T>): Promise<T> {
+    return this.isDown ? Promise.reject(new UnavailableError("no leader answers")) : here();
   }
 
   crawlAtLeader(): Promise<never> {
