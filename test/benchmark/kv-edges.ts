@@ -26,7 +26,7 @@ export class Edges {
     const { status, body } = await caller.call(
       {
         method: "POST",
-        path: "/v1/login",
+        path: "/v1/auth/token",
         headers: { "content-type": "application/json" },
         body: JSON.stringify({ username, password }),
       },

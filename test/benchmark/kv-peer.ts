@@ -5,7 +5,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
-import { BusyError, NotLeaderError } from "../../src/errors.ts";
+import { BusyError, NotLeaderError, OutcomeUnknownError } from "../../src/errors.ts";
 import { createKeyPair, readCertificate } from "../../src/identity/certificate-authority.ts";
 import { readJoinToken } from "../../src/identity/join-token.ts";
 import { createLog } from "../../src/log.ts";
@@ -13,6 +13,7 @@ import { requestFor } from "../../src/node/membership.ts";
 import {
   joinAnswerSchema,
   type Messages,
+  type PartitionStatus,
   type Procedures,
   peerSchemas,
 } from "../../src/node/peer-contract.ts";
@@ -95,7 +96,11 @@ export class PeerAsker {
     return new PeerAsker(transport, peers, leaders);
   }
 
-  /** Asks until a leader answers. @throws {ClusterError} what a leader refuses with, or an unknown outcome. */
+  /**
+   * Asks until a leader answers; what has a request id, also when the outcome was not known at first.
+   *
+   * @throws {ClusterError} what a leader refuses with, or an unknown outcome.
+   */
   async operate(partition: number, operation: Operation): Promise<Outcome> {
     for (;;) {
       const to = this.#peers.get(this.#leaders[partition]!);
@@ -114,12 +119,24 @@ export class PeerAsker {
             this.#leaders[partition] = error.leader;
           await pause(RETRY_MS);
         } else if (error instanceof BusyError) await pause(error.retryAfterMs);
-        else throw error;
+        else if (!(error instanceof OutcomeUnknownError) || !isRepeatable(operation)) throw error;
       }
     }
+  }
+
+  /** What a server says of the partitions that it keeps. */
+  async partitions(nodeId: string): Promise<readonly PartitionStatus[]> {
+    const to = this.#peers.get(nodeId);
+    if (to === undefined) throw new Error(`${nodeId} is not known here`);
+    const status = await this.#transport.call(to, "status", { partitions: true }, { timeoutMs: CALL_MS_MAX });
+    return status.partitions ?? [];
   }
 
   close(): Promise<void> {
     return this.#transport.close();
   }
+}
+
+function isRepeatable(operation: Operation): boolean {
+  return operation.kind !== "batch" || operation.requestId !== undefined;
 }

@@ -26,8 +26,9 @@ export const toldSchema = z.object({
 
 const spent = { fsyncs: 0, storedBytes: 0 };
 
-// The pool's process inherits the flags of the server, and has no such channel.
-if (process.argv.includes("server") && process.send !== undefined) watch();
+// What the server starts is not to be watched, and may not even read this file.
+delete process.env.NODE_OPTIONS;
+if (process.send !== undefined) watch();
 
 function watch(): void {
   const { batch } = ClassicLevel.prototype;

@@ -82,7 +82,7 @@ async function measureEtcd(
   }
 }
 
-async function measureOurs(
+export async function measureOurs(
   report: (figure: Figure) => void,
   progress: (text: string) => void,
   profileFile: string | undefined,
