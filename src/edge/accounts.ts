@@ -28,6 +28,10 @@ import { SystemEntries } from "../node/system-entries.ts";
 import type { Accounts, Principal, SignIn } from "./backend.ts";
 
 const RENEW_MS = 2_000;
+/** While nobody asks: often enough to know of a new signing key before it is used. */
+const RENEW_MS_IDLE = 20_000;
+/** Since the last question: then the next one waits until the copy is renewed. */
+const IDLE_AFTER_MS = 10_000;
 const CONFIRMED_MS_MAX = 5_000;
 /** Until the first copy is there, ask quickly: a server that just started is waited for. */
 const FIRST_RENEW_MS = 100;
@@ -55,7 +59,10 @@ export class RegisterAccounts implements Accounts {
   // Of the signing keys in use, so that they are parsed again only after a change.
   #kids = "";
   #renewing: Promise<void> = Promise.resolve();
+  #renewedAtMs = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
+  /** performance.now() of the last question. */
+  #askedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: { registers: Registers; layout: KeyLayout; clusterId: string; log: Log }) {
     this.#entries = new SystemEntries(options.registers, options.layout);
@@ -65,11 +72,19 @@ export class RegisterAccounts implements Accounts {
 
   /** Begins to hold the copy. */
   start(): void {
-    this.#renewing = this.renew().then(() => {
-      if (this.#isStopping) return;
-      this.#timer = setTimeout(() => this.start(), this.#copy === undefined ? FIRST_RENEW_MS : RENEW_MS);
+    clearTimeout(this.#timer);
+    this.#renewedAtMs = performance.now();
+    const renewing = this.renew().then(() => {
+      if (this.#isStopping || this.#renewing !== renewing) return;
+      this.#timer = setTimeout(() => this.start(), this.#untilNextMs);
       this.#timer.unref();
     });
+    this.#renewing = renewing;
+  }
+
+  get #untilNextMs(): number {
+    if (this.#copy === undefined) return FIRST_RENEW_MS;
+    return performance.now() - this.#askedAtMs < IDLE_AFTER_MS ? RENEW_MS : RENEW_MS_IDLE;
   }
 
   /** Makes a new copy now; keeps the old one when nobody answers. */
@@ -199,7 +214,13 @@ export class RegisterAccounts implements Accounts {
   async #confirmed(): Promise<Copy> {
     const isCurrent = (copy: Copy | undefined): copy is Copy =>
       copy !== undefined && performance.now() - copy.confirmedAtMs <= CONFIRMED_MS_MAX;
-    if (!isCurrent(this.#copy)) await this.#renewing;
+    this.#askedAtMs = performance.now();
+    if (!isCurrent(this.#copy)) {
+      // Begun long ago, the last renewal is over, or is given up with whoever does not answer it.
+      const isResting = this.#askedAtMs - this.#renewedAtMs >= CONFIRMED_MS_MAX;
+      if (isResting && this.#copy !== undefined && !this.#isStopping) this.start();
+      await this.#renewing;
+    }
     const copy = this.#copy;
     if (!isCurrent(copy)) {
       throw new UnavailableError(

@@ -85,6 +85,9 @@ export class CrawlDriver {
   readonly #timers = new Set<() => void>();
   #isStopped = false;
   #isRoomTold = false;
+  // Whether a timer is set: there is none while nothing is under way.
+  #isWatchingRunners = false;
+  #isWatchingLoad = false;
 
   constructor(options: CrawlDriverOptions) {
     this.#options = options;
@@ -146,8 +149,7 @@ export class CrawlDriver {
 
   start(): void {
     this.#jobs.start();
-    this.#every(RUNNING_MS, () => this.#askRunners(RUNNING_MS));
-    this.#every(LOAD_MS, () => this.#options.ring.setLoad(this.#sharing.load));
+    this.#options.ring.setLoad(this.#sharing.load);
   }
 
   async stop(): Promise<void> {
@@ -225,6 +227,7 @@ export class CrawlDriver {
     if (this.#isStopped) return;
     switch (message.kind) {
       case "run":
+        this.#watchLoad();
         this.#runner.accept(message, (agoMs) => {
           this.#options.send(from, {
             kind: "started",
@@ -366,6 +369,7 @@ export class CrawlDriver {
     }
     if (!isBusy) return;
     led.leader = leader;
+    this.#watchRunners();
     // Only about what earlier leaders handed out.
     void this.#askRunnersOf([leader], Number.POSITIVE_INFINITY);
   }
@@ -392,11 +396,15 @@ export class CrawlDriver {
         this.#watch.forget(jobId);
         this.#outbox.forget(jobId);
       },
-      nextRunner: () => this.#sharing.next(),
+      nextRunner: () => {
+        this.#watchLoad();
+        return this.#sharing.next();
+      },
       released: (runner) => this.#sharing.released(runner),
       run: (runner, message) => this.#run(runner, message),
-      fetchRobots: (task, onStarted) =>
-        options.pool.run(
+      fetchRobots: (task, onStarted) => {
+        this.#watchLoad();
+        return options.pool.run(
           {
             kind: "robots",
             origin: task.origin,
@@ -406,13 +414,15 @@ export class CrawlDriver {
             allowAddresses: options.allowAddresses,
           },
           { startBefore: task.startBeforeMs, alone: false, onStarted },
-        ),
+        );
+      },
       dropped: (error) => this.#dropped(partition, error),
     });
   }
 
   #run(runner: string, message: RunMessage): void {
     const { self, ring } = this.#options;
+    this.#watchRunners();
     if (runner === self.nodeId) {
       const { partition, ref } = message;
       this.#runner.accept(message, (agoMs) => {
@@ -445,9 +455,29 @@ export class CrawlDriver {
     });
   }
 
-  #askRunners(ageMs: number): void {
-    const leaders = [...this.#partitions.values()].flatMap(({ leader }) => leader ?? []);
-    void this.#askRunnersOf(leaders, ageMs);
+  /** Once a second, while pages are handed out. */
+  #watchRunners(): void {
+    if (this.#isWatchingRunners) return;
+    this.#isWatchingRunners = true;
+    this.#after(RUNNING_MS, () => {
+      this.#isWatchingRunners = false;
+      const leaders = [...this.#partitions.values()].flatMap(({ leader }) => leader ?? []);
+      if (leaders.every((leader) => leader.flightsByRunner(0).size === 0)) return;
+      this.#watchRunners();
+      void this.#askRunnersOf(leaders, RUNNING_MS);
+    });
+  }
+
+  /** What peers hear of the load follows it closely while there is one. */
+  #watchLoad(): void {
+    if (this.#isWatchingLoad) return;
+    this.#isWatchingLoad = true;
+    this.#after(LOAD_MS, () => {
+      this.#isWatchingLoad = false;
+      const { load } = this.#sharing;
+      this.#options.ring.setLoad(load);
+      if (load > 0 || this.#runner.flights > 0) this.#watchLoad();
+    });
   }
 
   /** One question for each server about all pages that it has of these leaders. */
@@ -495,13 +525,6 @@ export class CrawlDriver {
         else if (typeof state === "number") leader.started(ref, state);
       }
     }
-  }
-
-  #every(ms: number, task: () => void): void {
-    this.#after(ms, () => {
-      task();
-      this.#every(ms, task);
-    });
   }
 
   #after(ms: number, task: () => void): void {

@@ -7,6 +7,7 @@ import { arcAfterJoins, observe, observeDeaths, observeDetector } from "../simul
 import { RingSimulator } from "../simulation/ring-simulator.ts";
 import { stand } from "../simulation/standing-ring.ts";
 import type { Figure } from "./figure.ts";
+import { idleRing } from "./idle-ring.ts";
 import { observeCalls } from "./partition-cache.ts";
 
 const CRAWLED_PAGES = 1000;
@@ -20,6 +21,7 @@ export async function benchmark(report: (figure: Figure) => void): Promise<void>
   idle(seed, report);
   detector(seed, report);
   await calls(report);
+  await idleRing(report);
 }
 
 /** Not simulated: real servers that crawl. */
