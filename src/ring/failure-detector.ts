@@ -38,6 +38,12 @@ interface Probing {
   denials: number;
 }
 
+interface Times {
+  readonly suspectAfterMs: number;
+  readonly silentMs: number;
+  readonly probingMs: number;
+}
+
 class Peer {
   member: Member;
   /** Last sign of life, its own or by a second opinion. */
@@ -75,7 +81,8 @@ export interface PeerView {
 
 /** What the detector asks of its ring. */
 export interface Detection {
-  ping(to: Member): void;
+  /** @param timeoutMs how long the answer is waited for. */
+  ping(to: Member, timeoutMs: number): void;
   /** Asks `prober` for its opinion on `target`; the answer comes back through `opinion`. */
   probe(prober: Member, target: Member): void;
   suspected(nodeId: NodeId): void;
@@ -89,6 +96,8 @@ export class FailureDetector {
   readonly #detection: Detection;
   readonly #peers = new Map<NodeId, Peer>();
   #watchedCount = 0;
+  /** No tick before it does anything. What is heard only postpones; all else that matters resets it. */
+  #idleUntilMs = Number.NEGATIVE_INFINITY;
   /** Of all peers, for those never measured. */
   readonly #roundTrip = new RoundTrip();
 
@@ -106,6 +115,7 @@ export class FailureDetector {
 
   /** Replaces the set of watched nodes. One that is new to it gets the full time to speak. */
   watch(members: ReadonlyMap<NodeId, Member>, nowMs: number): void {
+    this.#reset();
     for (const [nodeId, peer] of this.#peers) {
       if (!peer.isWatched || members.has(nodeId)) continue;
       peer.isWatched = false;
@@ -146,8 +156,8 @@ export class FailureDetector {
   }
 
   roundTripOf(nodeId: NodeId): RoundTrip {
-    const own = this.#peers.get(nodeId)?.roundTrip;
-    return own?.isKnown === true ? own : this.#roundTrip;
+    const peer = this.#peers.get(nodeId);
+    return peer === undefined ? this.#roundTrip : this.#roundTripOf(peer);
   }
 
   /** Whether it spoke itself within the last `ms`. */
@@ -180,6 +190,7 @@ export class FailureDetector {
     if (peer === undefined) return;
     peer.failures++;
     peer.roundTrip.missed();
+    this.#reset();
   }
 
   /** A ping or a pong goes there now. */
@@ -200,6 +211,7 @@ export class FailureDetector {
   refused(nodeId: NodeId, nowMs: number): void {
     const peer = this.#peers.get(nodeId);
     if (peer === undefined || !peer.isWatched || peer.isSuspected) return;
+    this.#reset();
     const isSecond = nowMs - peer.refusedMs <= REFUSALS_WITHIN_MS;
     peer.refusedMs = nowMs;
     // The next tick pings again, to be refused again or to learn that it was a hiccup.
@@ -231,6 +243,7 @@ export class FailureDetector {
 
   /** This process itself stood still: what it did not hear in the meantime says nothing. */
   stoodStill(ms: number, isLong: boolean, nowMs: number): void {
+    this.#reset();
     for (const peer of this.#peers.values()) {
       peer.heardMs = isLong ? Math.max(peer.heardMs, nowMs) : Math.min(nowMs, peer.heardMs + ms);
       if (isLong) {
@@ -243,6 +256,7 @@ export class FailureDetector {
 
   /** What is told with pings has changed: each watched peer gets one at the next tick. */
   tellAll(): void {
+    this.#reset();
     for (const peer of this.#peers.values()) {
       if (peer.isWatched && !peer.isSuspected) peer.pingedMs = Number.NEGATIVE_INFINITY;
     }
@@ -258,29 +272,25 @@ export class FailureDetector {
     const peer = this.#peers.get(nodeId);
     if (peer === undefined || !peer.isWatched || peer.isSuspected) return;
     if (nowMs - peer.pingedMs < PING_MS_LOWER / 2) return;
-    peer.pingedMs = nowMs;
-    this.#detection.ping(peer.member);
+    this.#ping(peer, nowMs);
   }
 
   /** When `tick` has something to do. */
   get dueMs(): number {
-    const { suspectAfterMs, silentMs, probingMs } = this.#times;
+    const times = this.#times;
     let dueMs = Number.POSITIVE_INFINITY;
     for (const peer of this.#peers.values()) {
-      if (!peer.isWatched) {
-        dueMs = Math.min(dueMs, peer.lapsesMs);
-        continue;
-      }
-      dueMs = Math.min(dueMs, this.#pingDueMs(peer));
-      if (peer.isSuspected) continue;
-      const { probing, heardMs } = peer;
-      if (probing === undefined) dueMs = Math.min(dueMs, heardMs + silentMs);
-      else dueMs = Math.min(dueMs, Math.max(heardMs + suspectAfterMs, probing.sinceMs + probingMs));
+      const ms = this.#dueMsOf(peer, times);
+      if (ms < dueMs) dueMs = ms;
     }
     return dueMs;
   }
 
   tick(nowMs: number): void {
+    if (nowMs < this.#idleUntilMs) return;
+    this.#idleUntilMs = this.dueMs;
+    if (nowMs < this.#idleUntilMs) return;
+    this.#reset();
     const { suspectAfterMs, silentMs, probingMs } = this.#times;
     const pingsUpToMs = this.#isAnyPingDue(nowMs) ? nowMs + TOGETHER_MS : nowMs;
     for (const [nodeId, peer] of this.#peers) {
@@ -289,10 +299,7 @@ export class FailureDetector {
         continue;
       }
       const silence = nowMs - peer.heardMs;
-      if (this.#pingDueMs(peer) <= pingsUpToMs) {
-        peer.pingedMs = nowMs;
-        this.#detection.ping(peer.member);
-      }
+      if (this.#pingDueMs(peer) <= pingsUpToMs) this.#ping(peer, nowMs);
       if (peer.isSuspected) continue;
       if (peer.probing === undefined) {
         if (silence >= silentMs) this.#startProbing(peer, nowMs);
@@ -324,13 +331,30 @@ export class FailureDetector {
     return live;
   }
 
-  get #times(): { readonly suspectAfterMs: number; readonly silentMs: number; readonly probingMs: number } {
+  get #times(): Times {
     return {
       suspectAfterMs:
         this.#watchedCount > WATCHED_FEW ? this.#suspectAfterMs * WATCHED_MANY_FACTOR : this.#suspectAfterMs,
       silentMs: Math.min(SILENT_MS, (this.#suspectAfterMs * 2) / 3),
       probingMs: Math.min(PROBING_MS, this.#suspectAfterMs / 3),
     };
+  }
+
+  #dueMsOf(peer: Peer, { suspectAfterMs, silentMs, probingMs }: Times): number {
+    if (!peer.isWatched) return peer.lapsesMs;
+    const pingMs = this.#pingDueMs(peer);
+    if (peer.isSuspected) return pingMs;
+    const { probing, heardMs } = peer;
+    const verdictMs =
+      probing === undefined
+        ? heardMs + silentMs
+        : Math.max(heardMs + suspectAfterMs, probing.sinceMs + probingMs);
+    return Math.min(pingMs, verdictMs);
+  }
+
+  /** The next tick looks at everybody again. */
+  #reset(): void {
+    this.#idleUntilMs = Number.NEGATIVE_INFINITY;
   }
 
   #isAnyPingDue(nowMs: number): boolean {
@@ -347,6 +371,16 @@ export class FailureDetector {
     if (peer.failures > 0) return earliestMs;
     const wantedMs = Math.min(peer.heardMs + pingMs, peer.toldMs + pingMs, peer.pingedMs + OWN_PING_MS);
     return Math.max(earliestMs, wantedMs);
+  }
+
+  #ping(peer: Peer, nowMs: number): void {
+    peer.pingedMs = nowMs;
+    peer.toldMs = nowMs;
+    this.#detection.ping(peer.member, this.#roundTripOf(peer).timeoutMs);
+  }
+
+  #roundTripOf(peer: Peer): RoundTrip {
+    return peer.roundTrip.isKnown ? peer.roundTrip : this.#roundTrip;
   }
 
   #startProbing(peer: Peer, nowMs: number): void {
@@ -369,6 +403,7 @@ export class FailureDetector {
   }
 
   #lives(peer: Peer, nowMs: number): void {
+    if (peer.isSuspected || peer.probing !== undefined) this.#reset();
     peer.heardMs = nowMs;
     peer.probing = undefined;
     peer.isDead = false;

@@ -20,6 +20,10 @@ export type Member = z.output<typeof memberSchema>;
 /** A member as its messages show it: the zone travels in some of them only. */
 export type Sender = Omit<Member, "zone">;
 
+export function isSameStart(a: Sender, b: Sender): boolean {
+  return a.nodeId === b.nodeId && a.incarnation === b.incarnation && a.instance === b.instance;
+}
+
 /** A node ever heard of, for healing and restart. `seenMs` is of the owner's clock. */
 export interface ContactRecord extends Member {
   readonly seenMs: number;

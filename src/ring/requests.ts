@@ -7,6 +7,7 @@ import type { Answer, Question, RingMessage } from "./message.ts";
 const PENDING_MAX = 4096;
 
 interface Pending {
+  readonly id: number;
   readonly to: NodeId;
   readonly sentMs: number;
   deadlineMs: number;
@@ -19,8 +20,8 @@ type Done = (answer: Answer | undefined) => void;
 export class Requests {
   readonly #send: (to: Sender, message: RingMessage) => void;
   readonly #ended: (to: NodeId, isAnswered: boolean, tookMs: number) => void;
-  // In order of sending.
-  readonly #pending = new Map<number, Pending>();
+  // In order of sending, which is that of the ids: few at a time, and short-lived.
+  #pending: Pending[] = [];
   #nextId: number;
 
   /**
@@ -39,20 +40,17 @@ export class Requests {
 
   ask(to: Sender, question: Question, nowMs: number, timeoutMs: number, done: Done): void {
     const id = this.#nextId++;
-    this.#pending.set(id, { to: to.nodeId, sentMs: nowMs, deadlineMs: nowMs + timeoutMs, done });
+    this.#pending.push({ id, to: to.nodeId, sentMs: nowMs, deadlineMs: nowMs + timeoutMs, done });
     this.#send(to, { ...question, id });
-    if (this.#pending.size > PENDING_MAX) {
-      const [oldestId, oldest] = this.#pending.entries().next().value!;
-      this.#pending.delete(oldestId);
-      this.#end(oldest, undefined, nowMs);
-    }
+    if (this.#pending.length > PENDING_MAX) this.#end(this.#pending.shift()!, undefined, nowMs);
   }
 
   /** An answer nobody waits for (any more) is dropped. */
   answered(from: NodeId, answer: Answer, nowMs: number): void {
-    const pending = this.#pending.get(answer.id);
-    if (pending === undefined || pending.to !== from) return;
-    this.#pending.delete(answer.id);
+    const at = this.#indexOf(answer.id);
+    const pending = this.#pending[at];
+    if (pending?.id !== answer.id || pending.to !== from) return;
+    this.#pending.splice(at, 1);
     this.#end(pending, answer, nowMs);
   }
 
@@ -64,27 +62,36 @@ export class Requests {
   /** When the first of them expires. */
   get dueMs(): number {
     let dueMs = Number.POSITIVE_INFINITY;
-    for (const { deadlineMs } of this.#pending.values()) dueMs = Math.min(dueMs, deadlineMs);
+    for (const { deadlineMs } of this.#pending) dueMs = Math.min(dueMs, deadlineMs);
     return dueMs;
   }
 
   expire(nowMs: number): void {
-    if (this.#pending.size > 0) this.#fail((pending) => pending.deadlineMs <= nowMs, nowMs);
+    if (this.#pending.length > 0) this.#fail((pending) => pending.deadlineMs <= nowMs, nowMs);
   }
 
   /** The answers may have been waiting unread for `ms`. */
   extend(ms: number): void {
-    for (const pending of this.#pending.values()) pending.deadlineMs += ms;
+    for (const pending of this.#pending) pending.deadlineMs += ms;
   }
 
   #fail(isFailed: (pending: Pending) => boolean, nowMs: number): void {
-    let failed: Pending[] | undefined;
-    for (const [id, pending] of this.#pending) {
-      if (!isFailed(pending)) continue;
-      this.#pending.delete(id);
-      (failed ??= []).push(pending);
+    if (!this.#pending.some(isFailed)) return;
+    const failed = this.#pending.filter(isFailed);
+    this.#pending = this.#pending.filter((pending) => !isFailed(pending));
+    for (const pending of failed) this.#end(pending, undefined, nowMs);
+  }
+
+  /** Of the first one whose id is not less. */
+  #indexOf(id: number): number {
+    let low = 0;
+    let high = this.#pending.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#pending[middle]!.id < id) low = middle + 1;
+      else high = middle;
     }
-    for (const pending of failed ?? []) this.#end(pending, undefined, nowMs);
+    return low;
   }
 
   #end(pending: Pending, answer: Answer | undefined, nowMs: number): void {

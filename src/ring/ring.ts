@@ -15,7 +15,7 @@ import type { NodeId } from "./identifier.ts";
 import { IdentifierChoice } from "./identifier-choice.ts";
 import { Joining } from "./joining.ts";
 import type { Found } from "./lookup.ts";
-import type { ContactRecord, Member, Sender } from "./member.ts";
+import { type ContactRecord, isSameStart, type Member, type Sender } from "./member.ts";
 import type { Answer, Question, RingMessage } from "./message.ts";
 import { Requests } from "./requests.ts";
 import { Reservations } from "./reservations.ts";
@@ -119,7 +119,7 @@ export class Ring {
       suspectAfterMs: settings.suspectAfterMs,
       random,
       detection: {
-        ping: (to) => this.#ping(to),
+        ping: (to, timeoutMs) => this.#ask(to, this.#ping(), ignore, timeoutMs),
         probe: (prober, target) =>
           this.#ask(prober, { kind: "probe", target }, (answer) => {
             if (answer?.kind === "opinion") {
@@ -509,8 +509,10 @@ export class Ring {
 
   /** A greater incarnation replaces what was believed of a smaller one; an equal one must be the same start. */
   #admit(from: Sender): boolean {
-    if (this.#book.hasLeft(from.nodeId, from.incarnation)) return false;
     const known = this.#book.get(from.nodeId);
+    // No start that is on record has left.
+    if (known !== undefined && isSameStart(known, from)) return true;
+    if (this.#book.hasLeft(from.nodeId, from.incarnation)) return false;
     if (known === undefined) return true;
     if (from.incarnation < known.incarnation) return false;
     if (from.incarnation === known.incarnation && known.instance !== "") {
@@ -584,7 +586,7 @@ export class Ring {
     this.#detector.told(target.nodeId, this.#nowMs);
     this.#ask(
       this.#learn(target) ?? target,
-      { kind: "ping", load: this.#load, led: NOTHING, zone: this.self.zone },
+      this.#ping(),
       (answer) => this.#send(asker, { kind: "opinion", id, alive: answer !== undefined }),
       PROBE_TIMEOUT_MS,
     );
@@ -619,9 +621,8 @@ export class Ring {
     return this.#detector.isSuspected(member.nodeId) || this.#book.isPast(member);
   }
 
-  #ping(to: Member): void {
-    this.#detector.told(to.nodeId, this.#nowMs);
-    this.#ask(to, { kind: "ping", load: this.#load, led: NOTHING, zone: this.self.zone }, ignore);
+  #ping(): Question {
+    return { kind: "ping", load: this.#load, led: NOTHING, zone: this.self.zone };
   }
 
   #ask(
@@ -659,7 +660,7 @@ export class Ring {
       this.#rewatch();
     }
     const effects = this.#effects;
-    this.#effects = [];
+    if (effects.length > 0) this.#effects = [];
     return effects;
   }
 

@@ -7,7 +7,7 @@
  * from whoever answers, else the node stands alone until healing finds others.
  */
 import { between } from "./arc.ts";
-import type { Member, Sender } from "./member.ts";
+import { isSameStart, type Member, type Sender } from "./member.ts";
 import type { Neighbourhood, RingMessage } from "./message.ts";
 import { SuccessorList } from "./successor-list.ts";
 
@@ -303,8 +303,4 @@ export class Stabilisation {
     const first = this.successors.first;
     if (first !== undefined) this.#routes.send(first, { kind: "notify", node: this.#self });
   }
-}
-
-function isSameStart(a: Member, b: Member): boolean {
-  return a.nodeId === b.nodeId && a.incarnation === b.incarnation && a.instance === b.instance;
 }

@@ -40,6 +40,22 @@ export interface SimulatedNode {
   predecessor: Member | undefined;
 }
 
+/** One message on its way. */
+class Delivery {
+  readonly from: SimulatedNode;
+  readonly to: NodeId;
+  readonly message: RingMessage;
+
+  constructor(from: SimulatedNode, to: NodeId, message: RingMessage) {
+    this.from = from;
+    this.to = to;
+    this.message = message;
+  }
+}
+
+/** The frequent ones need no closure each: a message arrives, a node has its tick. */
+type Event = Delivery | SimulatedNode | (() => void);
+
 export interface LookupOutcome {
   readonly asker: NodeId;
   readonly point: NodeId;
@@ -72,7 +88,7 @@ export class RingSimulator {
   readonly successors: number;
   readonly #contactsMax: number;
   readonly #suspectAfterMs: number;
-  readonly #events = new Map<number, (() => void)[]>();
+  readonly #events = new Map<number, Event[]>();
   /** Direction `from>to` is cut. */
   readonly #cuts = new Set<string>();
   #sideOf: ((nodeId: NodeId) => unknown) | undefined;
@@ -226,7 +242,10 @@ export class RingSimulator {
   }
 
   at(ms: number, event: () => void): void {
-    const due = Math.max(Math.round(ms), this.nowMs);
+    this.#plan(Math.max(Math.round(ms), this.nowMs), event);
+  }
+
+  #plan(due: number, event: Event): void {
     const bucket = this.#events.get(due);
     if (bucket === undefined) this.#events.set(due, [event]);
     else bucket.push(event);
@@ -237,11 +256,17 @@ export class RingSimulator {
     for (;;) {
       const bucket = this.#events.get(this.nowMs);
       // A bucket may grow while it runs.
-      if (bucket !== undefined) for (let i = 0; i < bucket.length; i++) bucket[i]!();
+      if (bucket !== undefined) for (let i = 0; i < bucket.length; i++) this.#happen(bucket[i]!);
       this.#events.delete(this.nowMs);
       if (this.nowMs >= endMs) return;
       this.nowMs++;
     }
+  }
+
+  #happen(event: Event): void {
+    if (typeof event === "function") event();
+    else if (event instanceof Delivery) this.#arrive(event);
+    else this.#tick(event);
   }
 
   /** Virtual milliseconds until `holds`; undefined when it does not within `msMax`. */
@@ -358,18 +383,18 @@ export class RingSimulator {
     const before = this.nodes.get(nodeId);
     if (before !== undefined) before.isUp = false;
     this.nodes.set(nodeId, node);
-    this.at(this.nowMs + Math.floor(this.random() * TICK_MS), () => this.#tick(node));
+    this.#plan(this.nowMs + Math.floor(this.random() * TICK_MS), node);
     return node;
   }
 
   #tick(node: SimulatedNode): void {
     if (!node.isUp) return;
     if (node.pausedUntilMs > this.nowMs) {
-      this.at(node.pausedUntilMs, () => this.#tick(node));
+      this.#plan(node.pausedUntilMs, node);
       return;
     }
     this.#perform(node, node.ring.tick(this.nowMs));
-    this.at(this.nowMs + TICK_MS, () => this.#tick(node));
+    this.#plan(this.nowMs + TICK_MS, node);
   }
 
   #perform(node: SimulatedNode, effects: readonly RingEffect[]): void {
@@ -439,10 +464,11 @@ export class RingSimulator {
   #carry(from: SimulatedNode, to: NodeId, message: RingMessage): void {
     const { delayMsMin, delayMsMax } = this.network;
     const delay = delayMsMin + Math.floor(this.random() * (delayMsMax - delayMsMin + 1));
-    this.at(this.nowMs + delay, () => this.#arrive(from, to, message));
+    this.#plan(this.nowMs + delay, new Delivery(from, to, message));
   }
 
-  #arrive(from: SimulatedNode, to: NodeId, message: RingMessage): void {
+  #arrive(delivery: Delivery): void {
+    const { from, to, message } = delivery;
     const node = this.nodes.get(to);
     if (node === undefined || !node.isUp) {
       if (!this.network.isRefusing || !from.isUp) return;
@@ -452,7 +478,7 @@ export class RingSimulator {
       return;
     }
     if (node.pausedUntilMs > this.nowMs) {
-      this.at(node.pausedUntilMs, () => this.#arrive(from, to, message));
+      this.#plan(node.pausedUntilMs, delivery);
       return;
     }
     this.#perform(node, node.ring.step(from.sender, message, this.nowMs));

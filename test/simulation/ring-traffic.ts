@@ -1,12 +1,14 @@
 /**
  * What the messages of a simulated ring weigh, in the form in which servers send
- * them. Packing each would cost more than the protocol does: of each kind every
- * eighth is packed, and stands for the others of its kind.
+ * them. Packing each would cost more than the protocol does: of each kind some are
+ * packed, and stand for the others of their kind.
  */
 import { pack } from "../../src/peer/msgpack.ts";
 import type { RingMessage } from "../../src/ring/message.ts";
 
-const SAMPLED = 8;
+/** All of the first ones, then one in so many. */
+const FIRST = 256;
+const ONE_IN = 64;
 /** The channel's name and the pair's header, as `[channel, message]` travels. */
 const CHANNEL_BYTES = pack(["ring", null]).length - 1;
 
@@ -25,7 +27,8 @@ export class RingTraffic {
       weighed = { messages: 0, sampled: 0, bytes: 0 };
       this.#kinds.set(message.kind, weighed);
     }
-    if (weighed.messages++ % SAMPLED !== 0) return;
+    const number = weighed.messages++;
+    if (number >= FIRST && number % ONE_IN !== 0) return;
     weighed.sampled++;
     weighed.bytes += pack(message).length + CHANNEL_BYTES;
   }
