@@ -110,8 +110,8 @@ export const BREAKS: readonly Break[] = [
       ],
       [
         `${R}operations.ts`,
-        "this.#reads.push({ operation, outcome, seq, round: this.#wantRound() });",
-        "this.#reads.push({ operation, outcome, seq, round: this.#wantRound() });\n    this.#settle();",
+        "this.#reads.push({ asked, outcome, seq, round: this.#wantRound(), bytes });",
+        "this.#reads.push({ asked, outcome, seq, round: this.#wantRound(), bytes });\n    this.#settle();",
       ],
     ],
   },
@@ -132,11 +132,15 @@ export const BREAKS: readonly Break[] = [
     focus: "reads",
     seedsMax: 60,
     edits: [
-      [`${R}operations.ts`, "round: failed === undefined ? 0 : this.#wantRound()", "round: 0"],
       [
         `${R}operations.ts`,
-        "this.#wait(operation, Math.max(this.#committed, ...seen), outcome);",
-        "this.#reads.push({ operation, outcome, seq: Math.max(this.#committed, ...seen), round: 0 });\n      this.#settle();",
+        "const round = failed === undefined ? 0 : this.#wantRound();",
+        "const round = 0;",
+      ],
+      [
+        `${R}operations.ts`,
+        "this.#wait(asked, Math.max(this.#committed, ...seen), outcome);",
+        "this.#reads.push({ asked, outcome, seq: Math.max(this.#committed, ...seen), round: 0, bytes: 0 });\n      this.#settle();",
       ],
     ],
   },
@@ -229,7 +233,7 @@ export const BREAKS: readonly Break[] = [
     edits: [
       [
         `${R}replica.ts`,
-        `if (seq > state.seq + 1) return this.#send(from, { kind: "behind", ballot, claim: state.durable.claim });\n    if (seq === state.seq + 1) {`,
+        `if (seq > state.seq + 1) return this.#send(from, { kind: "behind", ballot, claim: state.durable.claim });\n    this.#levelMs = this.#lastNowMs;\n    if (seq === state.seq + 1) {`,
         `if (seq > state.seq) {`,
       ],
       [`${R}replica-state.ts`, "assert(seq === this.seq + 1, ", "assert(seq > this.seq, "],
@@ -238,7 +242,7 @@ export const BREAKS: readonly Break[] = [
   {
     name: "NOT_LEADER is told of a batch that is on the own disk",
     seedsMax: 60,
-    edits: [[`${R}operations.ts`, "const handed = this.#state.seq;", "const handed = this.#committed;"]],
+    edits: [[`${R}operations.ts`, "const seqMax = this.#state.seq;", "const seqMax = this.#committed;"]],
   },
   {
     name: "failed outcomes are not recorded",
@@ -271,6 +275,157 @@ export const BREAKS: readonly Break[] = [
         "return keys.length > 0 ? 0 : 0;",
       ],
     ],
+  },
+  {
+    name: "members are changed before the leader serves",
+    focus: "members",
+    edits: [
+      [
+        `${R}leader.ts`,
+        `if (this.#phase === "serving") {\n      if (nowMs >= this.#stepAtMs)`,
+        `if (this.#phase !== "handingOver") {\n      if (nowMs >= this.#stepAtMs)`,
+      ],
+    ],
+  },
+  {
+    name: "a ballot is used twice",
+    edits: [
+      [
+        `${R}replica.ts`,
+        "ballot: { round: Math.max(this.#roundSeen, this.state.promised.round) + 1, replicaId: this.id },",
+        "ballot: { round: Math.max(this.#roundSeen, this.state.promised.round) + (this.state.promised.replicaId === this.id ? 0 : 1), replicaId: this.id },",
+      ],
+      [
+        `${R}candidate.ts`,
+        "if (compareBallots(this.ballot, this.#state.promised) <= 0) {",
+        "if (compareBallots(this.ballot, this.#state.promised) < 0) {",
+      ],
+      [
+        `${R}replica-state.ts`,
+        'assert(compareBallots(ballot, this.promised) > 0, "a promise is never taken back");\n    this.promised = ballot;\n    this.#hand([]);',
+        "this.promised = ballot;\n    this.#hand([]);",
+      ],
+      [
+        `${R}replica-state.ts`,
+        `assert(compareBallots(ballot, this.accepted) > 0, "a base is fixed once");`,
+        "",
+      ],
+    ],
+  },
+  {
+    name: "a batch is taken onto a state that is not of its ballot",
+    edits: [
+      [
+        `${R}replica.ts`,
+        "if (!isSameBallot(state.promised, ballot) || !isSameBallot(state.accepted, ballot)) {",
+        "if (!isSameBallot(state.promised, ballot)) {",
+      ],
+      [
+        `${R}replica.ts`,
+        'if (isSameBallot(state.accepted, ballot))\n        this.#send(from, { kind: "appended", ballot, seq: reached, round });',
+        'this.#send(from, { kind: "appended", ballot, seq: reached, round });',
+      ],
+    ],
+  },
+  {
+    name: "a large difference is applied in place",
+    edits: [
+      [`${R}transfer-target.ts`, "if (bytes <= this.#limits.atomicBytes) return", "if (bytes >= 0) return"],
+      [
+        `${R}transfer-target.ts`,
+        "if (this.#copy === undefined) for (const entry of body.entries) this.#keep(entry);",
+        "if (this.#copy === undefined) this.#state.writeBeside(this.#ownGeneration, body.entries);",
+      ],
+      [
+        `${R}replica-state.ts`,
+        "    this.#token++;\n    this.#store.write({",
+        '    if (generation === this.generation) this.#toggle(this.#togglesOf(carried.map(({ key, ...entry }) => ({ kind: "put", key, entry }))));\n    this.#token++;\n    this.#store.write({',
+      ],
+    ],
+  },
+  {
+    name: "a source gives what it holds by now",
+    edits: [
+      [
+        "test/simulation/replication-node.ts",
+        "this.#snapshots.set(effect.snapshot, this.disk.current.copy());",
+        "this.#snapshots.set(effect.snapshot, this.disk.current);",
+      ],
+    ],
+  },
+  {
+    name: "a transfer lowers what is promised",
+    edits: [
+      [
+        `${R}replica.ts`,
+        "this.#standDown(nowMs, ballot);\n    this.#endTarget();\n    state.promise(ballot);",
+        "this.#standDown(nowMs, ballot);\n    state.promise(ballot);",
+      ],
+      [
+        `${R}transfer-target.ts`,
+        "if (order > 0 || (this.#wanted !== null && order !== 0))",
+        "if (this.#wanted !== null && order !== 0)",
+      ],
+      [
+        `${R}replica-state.ts`,
+        `assert(compareBallots(promised, this.promised) >= 0, "a promise is never taken back");`,
+        "",
+      ],
+    ],
+  },
+  {
+    name: "a transfer's id is used again",
+    edits: [
+      [
+        `${R}transfer-target.ts`,
+        "this.transfer = options.transfer;",
+        `this.transfer = options.transfer.slice(0, options.transfer.lastIndexOf("."));`,
+      ],
+    ],
+  },
+  {
+    name: "what was pending under a refused ballot is answered though the next base lacks it",
+    edits: [
+      [
+        `${R}replica.ts`,
+        "isSameBallot(old, base.accepted) && seq <= base.seq;",
+        "old.round > 0 && seq >= 0;",
+      ],
+    ],
+  },
+  {
+    name: "a watch tells of what is not committed",
+    edits: [
+      [
+        `${R}operations.ts`,
+        "    this.#watches.committed(seq);",
+        "    this.#watches.committed(this.#state.seq);",
+      ],
+    ],
+  },
+  {
+    name: "a watch that has told leaves out the rest of what is committed",
+    edits: [
+      [
+        `${R}watch-list.ts`,
+        "const version = versionOf(this.#ballot, watcher.seq);",
+        "const version = versionOf(this.#ballot, this.#committed);",
+      ],
+    ],
+  },
+  {
+    name: "a watch goes on from a state that is not the base",
+    edits: [
+      [
+        `${R}watch-list.ts`,
+        "this.#bases.some((base) => compareClaims(claim, base) === 0) ? 0 : undefined",
+        "this.#bases.some((base) => isSameBallot(claim.accepted, base.accepted)) ? 0 : undefined",
+      ],
+    ],
+  },
+  {
+    name: "a stale read shows what has expired",
+    edits: [[`${R}stale-reads.ts`, "      if (isExpired(entry, scan.epochMs)) continue;\n", ""]],
   },
   {
     name: "a live node counts as a heard leader",

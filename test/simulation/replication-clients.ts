@@ -45,6 +45,7 @@ interface Request {
 export class Clients {
   readonly #world: ClientWorld;
   readonly calls: Call[] = [];
+  readonly #written = new Map<Call, string>();
   acknowledged = 0;
   readonly #asked = new Map<number, Asked>();
   /** What a client last saw under a key. */
@@ -73,6 +74,21 @@ export class Clients {
       this.#asked.delete(number);
       this.#record(asked.input, undefined, asked.request.invoked);
     }
+  }
+
+  /** The calls, each change with the place of its version among all of them. */
+  get history(): Call[] {
+    const seenAt = ({ input }: Call) =>
+      input.kind === "read"
+        ? undefined
+        : input.changes.map(({ value }) => this.#versions.get(value ?? "")).find((one) => one !== undefined);
+    const versions = this.calls.map((call) => this.#written.get(call) ?? seenAt(call));
+    const stepOf = (version: string) => Number(version.split(".")[3] ?? 0);
+    const sorted = [...new Set(versions)]
+      .filter((one) => one !== undefined)
+      .sort((a, b) => compareVersions(a, b) || stepOf(a) - stepOf(b));
+    const ranks = new Map(sorted.map((version, rank) => [version, rank]));
+    return this.calls.map((call, i) => ({ ...call, rank: ranks.get(versions[i] ?? "") }));
   }
 
   /** All keys at once, when calm has returned; `then` hears whether it was answered. */
@@ -132,7 +148,7 @@ export class Clients {
         if (this.#world.random() < 0.2 && request.attempts < REPEATS_MAX) return this.#repeat(asked);
       }
       const { input: judged, output } = this.#judged(asked, answer);
-      this.#record(judged, output, request.invoked);
+      this.#record(judged, output, request.invoked, answer);
       return this.#think(asked.client);
     }
     if (answer.code === "OUTCOME_UNKNOWN") {
@@ -144,7 +160,7 @@ export class Clients {
     if (request.told !== undefined) {
       const told = JSON.parse(request.told) as Outcome;
       const { input: judged, output } = this.#judged(asked, told);
-      this.#record(judged, output, request.invoked);
+      this.#record(judged, output, request.invoked, told);
     } else if (request.isOpen) this.#record(input, undefined, request.invoked);
     this.#think(asked.client);
   }
@@ -229,9 +245,11 @@ export class Clients {
     this.#seen.set(key, { value, version });
   }
 
-  #record(input: Input, output: Output | undefined, invoked: number): void {
+  #record(input: Input, output: Output | undefined, invoked: number, answer?: Outcome): void {
     const returned = output === undefined ? Number.POSITIVE_INFINITY : ++this.#moment;
-    this.calls.push({ input, output, invoked, returned });
+    const call: Call = { input, output, invoked, returned };
+    if (answer?.kind === "written") this.#written.set(call, answer.version);
+    this.calls.push(call);
   }
 
   #think(client: number): void {

@@ -1,13 +1,14 @@
 /** `npm run simulate -- replication`: replica groups under seeded faults, and what must hold. */
 import { parseArgs } from "node:util";
-import { BREAKS, loadBroken } from "../replication/broken-replication.ts";
+import { BREAKS, type Break, loadBroken } from "../replication/broken-replication.ts";
 import { type Focus, ReplicationSimulator, type SimulationResult } from "./replication-simulator.ts";
 
-const USAGE = `replication [--seed 1] [--seeds 100] [--seconds S] [--focus promises|reads|members] [--trace] [--breaks]
+const USAGE = `replication [--seed 1] [--seeds 100] [--seconds S] [--focus promises|reads|members] [--trace] [--breaks [--break TEXT] [--catches 3]]
   --seeds groups live through random faults, beginning with --seed; a seed always gives the same run.
   --seconds: stop beginning new ones after so long. --trace: print every message and write.
   --focus: three members, of whom mostly one kind of thing goes wrong.
-  --breaks: instead, each rule of the protocol is broken on purpose; prints how many seeds it took to notice.
+  --breaks: instead, each rule of the protocol is broken on purpose; prints how many seeds it took to notice,
+  three times over (--catches); --break TEXT: only those whose name holds it.
   Times are virtual. Exit code 1 when anything that must hold did not.`;
 
 /** @throws {Error} an argument is wrong; the message says which. */
@@ -21,6 +22,8 @@ export async function simulateReplication(args: string[]): Promise<number> {
       focus: { type: "string" },
       trace: { type: "boolean", default: false },
       breaks: { type: "boolean", default: false },
+      break: { type: "string", default: "" },
+      catches: { type: "string", default: "3" },
       help: { type: "boolean", default: false },
     },
   });
@@ -34,7 +37,10 @@ export async function simulateReplication(args: string[]): Promise<number> {
   const { focus } = values;
   if (focus !== undefined && focus !== "promises" && focus !== "reads" && focus !== "members")
     throw new Error("--focus must be promises, reads or members");
-  if (values.breaks) return breakAll(seed!, seeds!);
+  if (values.breaks) {
+    const broken = BREAKS.filter(({ name }) => name.includes(values.break));
+    return breakAll(broken, seed!, seeds!, Number(values.catches));
+  }
   const untilMs = performance.now() + seconds! * 1000;
   const sums = {
     runs: 0,
@@ -43,6 +49,8 @@ export async function simulateReplication(args: string[]): Promise<number> {
     acknowledged: 0,
     leaders: 0,
     crashes: 0,
+    watched: 0,
+    staleReads: 0,
     undecided: 0,
     stuck: 0,
   };
@@ -57,6 +65,8 @@ export async function simulateReplication(args: string[]): Promise<number> {
     sums.acknowledged += result.acknowledged;
     sums.leaders += result.leaders;
     sums.crashes += result.crashes;
+    sums.watched += result.watched;
+    sums.staleReads += result.staleReads;
     if (result.isUndecided) sums.undecided++;
     if (result.wholeMs === undefined) sums.stuck++;
     else wholeMs.push(result.wholeMs);
@@ -68,7 +78,7 @@ export async function simulateReplication(args: string[]): Promise<number> {
   const at = (share: number) => Math.round(wholeMs[Math.floor((wholeMs.length - 1) * share)] ?? 0);
   process.stdout.write(
     `${sums.runs} seeds from ${seed}: ${sums.failed} failed; ${sums.operations} operations (${sums.acknowledged} changes ` +
-      `acknowledged), ${sums.leaders} leaders, ${sums.crashes} crashes; whole after ${at(0.5)} ms (p99 ${at(0.99)}, ` +
+      `acknowledged), ${sums.watched} changes watched, ${sums.staleReads} stale reads, ${sums.leaders} leaders, ${sums.crashes} crashes; whole after ${at(0.5)} ms (p99 ${at(0.99)}, ` +
       `max ${at(1)}); ${sums.stuck} without a quorum, ${sums.undecided} undecided\n`,
   );
   return sums.failed === 0 ? 0 : 1;
@@ -82,28 +92,51 @@ export function simulateOne(
   return new ReplicationSimulator(seed, options).run();
 }
 
-async function breakAll(seed: number, seeds: number): Promise<number> {
+/** A line a break: seeds until it was caught, once and again, and what was seen first. */
+async function breakAll(
+  breaks: readonly Break[],
+  seed: number,
+  seeds: number,
+  catches: number,
+): Promise<number> {
   let missed = 0;
-  for (const one of BREAKS) {
-    const found = await findBreak(one, seed, seeds);
-    if (found === undefined) missed++;
-    const verdict =
-      found === undefined ? `not found in ${seeds} seeds` : `seed ${found.seed}: ${found.problems[0]}`;
-    process.stdout.write(`${one.name.padEnd(64)} ${verdict.slice(0, 160)}\n`);
+  for (const broken of breaks) {
+    const Broken = await loadBroken(broken);
+    const beganMs = performance.now();
+    const needed: number[] = [];
+    let last = seed - 1;
+    let problem = "";
+    let i = 0;
+    for (; i < seeds && needed.length < catches; i++) {
+      const result = runBroken(Broken, broken, seed + i);
+      if (result.problems.length === 0) continue;
+      problem ||= result.problems[0]!;
+      needed.push(seed + i - last);
+      last = seed + i;
+    }
+    if (needed.length === 0) missed++;
+    const found = needed.length === 0 ? `not in ${i} seeds` : `after ${needed.join(", ")}`;
+    const msPerSeed = Math.round((performance.now() - beganMs) / Math.max(1, i));
+    process.stdout.write(
+      `${broken.name.padEnd(80)} ${(broken.focus ?? "").padEnd(9)} ${found.padEnd(18)} ${msPerSeed} ms each; ${problem.replaceAll("\n", " ").slice(0, 110)}\n`,
+    );
   }
   return missed === 0 ? 0 : 1;
 }
 
+function runBroken(Broken: typeof ReplicationSimulator, { focus }: Break, seed: number): SimulationResult {
+  return new Broken(seed, focus === undefined ? {} : { focus }).run();
+}
+
 /** The first seed that notices the break. */
 export async function findBreak(
-  broken: (typeof BREAKS)[number],
+  broken: Break,
   seed: number,
   seeds: number,
 ): Promise<SimulationResult | undefined> {
   const Broken = await loadBroken(broken);
   for (let i = 0; i < seeds; i++) {
-    const { focus } = broken;
-    const result = new Broken(seed + i, focus === undefined ? {} : { focus }).run();
+    const result = runBroken(Broken, broken, seed + i);
     if (result.problems.length > 0) return result;
   }
   return undefined;

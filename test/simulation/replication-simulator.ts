@@ -12,6 +12,7 @@ import { judge } from "./linearizability.ts";
 import { randomFrom } from "./random.ts";
 import { Clients } from "./replication-clients.ts";
 import { type Compared, type NodeWorld, type Packet, SimulatedNode } from "./replication-node.ts";
+import { Onlookers } from "./replication-onlookers.ts";
 import { fingerprint, ReplicationWitness } from "./replication-witness.ts";
 
 const NODES = 8;
@@ -54,6 +55,9 @@ export interface SimulationResult {
   readonly acknowledged: number;
   readonly leaders: number;
   readonly crashes: number;
+  /** Changes that watchers were told of. */
+  readonly watched: number;
+  readonly staleReads: number;
   readonly events: number;
   /** After the return of calm; undefined: no quorum could exist any more. */
   readonly wholeMs: number | undefined;
@@ -77,6 +81,7 @@ export class ReplicationSimulator implements NodeWorld {
   readonly nodes: SimulatedNode[];
   readonly witness = new ReplicationWitness();
   readonly #clients: Clients;
+  readonly #onlookers: Onlookers;
   readonly #factor: number;
   readonly #faultyMs: number;
   readonly #heap: Event[] = [];
@@ -150,6 +155,13 @@ export class ReplicationSimulator implements NodeWorld {
       acknowledged: (version) => this.witness.acknowledged(version),
       denied: (values) => this.witness.denied(values),
     });
+    this.#onlookers = new Onlookers({
+      random,
+      nodes: () => this.nodes,
+      later: (ms, then) => this.#at(this.#nowMs + ms, undefined, then),
+      complain: (problem) => this.complain(problem),
+      stateAt: (version) => this.witness.stateAt(version),
+    });
   }
 
   run(): SimulationResult {
@@ -167,11 +179,12 @@ export class ReplicationSimulator implements NodeWorld {
     this.#wish(this.nodeIds.slice(0, this.#factor));
     for (const node of this.nodes) this.#ping(node);
     this.#clients.start();
+    this.#onlookers.start();
     this.#clients.thinkMs = this.#clientThinkMs;
     this.#misfortune();
     this.#runUntil(() => this.witness.problems.length > 0, this.#faultyMs);
     const wholeMs = this.witness.problems.length > 0 ? 0 : this.#calm();
-    const verdict = this.witness.problems.length > 0 ? "linearizable" : judge(this.#clients.calls, 5_000);
+    const verdict = this.witness.problems.length > 0 ? "linearizable" : judge(this.#clients.history, 5_000);
     if (verdict === "not linearizable") this.complain("the history is not linearizable");
     return {
       seed: this.seed,
@@ -180,6 +193,8 @@ export class ReplicationSimulator implements NodeWorld {
       acknowledged: this.#clients.acknowledged,
       leaders: this.witness.leaders,
       crashes: this.#crashes,
+      watched: this.#onlookers.changes,
+      staleReads: this.#onlookers.staleReads,
       events: this.#events,
       wholeMs,
       isUndecided: verdict === "undecided",
@@ -203,7 +218,7 @@ export class ReplicationSimulator implements NodeWorld {
 
   answered(node: SimulatedNode, operation: number, answer: Parameters<NodeWorld["answered"]>[2]): void {
     void node;
-    this.#clients.answered(operation, answer);
+    if (!this.#onlookers.answered(operation, answer)) this.#clients.answered(operation, answer);
   }
 
   serving(node: SimulatedNode, ballot: Parameters<NodeWorld["serving"]>[1]): void {
@@ -531,6 +546,7 @@ export class ReplicationSimulator implements NodeWorld {
       (node) => this.#isolate(node),
       (node) => this.#isolate(node),
       (node) => node.within(() => node.replica?.handOver(node.nowMs())),
+      (node) => node.within(() => node.replica?.compare(1, node.nowMs())),
       (node) => {
         if (this.#slowDisks.has(node)) this.#slowDisks.delete(node);
         else this.#slowDisks.add(node);
@@ -615,6 +631,7 @@ export class ReplicationSimulator implements NodeWorld {
     this.#wish(this.#someNodes());
     this.#runUntil(() => this.witness.problems.length > 0, beganMs + 1500);
     this.#clients.stop();
+    this.#onlookers.stop();
     const isOver = () => this.witness.problems.length > 0 || this.#disorder() === undefined;
     if (!this.#runUntil(isOver, beganMs + WHOLE_MS_MAX) && this.witness.problems.length === 0) {
       if (!this.#hasQuorum()) return undefined;

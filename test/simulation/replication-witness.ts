@@ -4,7 +4,7 @@
  */
 import { type Claim, compareBallots, isSameBallot } from "../../src/replication/ballot.ts";
 import type { Change, Version } from "../../src/replication/register.ts";
-import type { ReplicaMeta } from "../../src/replication/replica-state.ts";
+import type { HeldEntry, ReplicaMeta } from "../../src/replication/replica-state.ts";
 import type { DiskImage, StoreWrite } from "./replication-disk.ts";
 
 type Ballot = Claim["accepted"];
@@ -91,6 +91,13 @@ export class ReplicationWitness {
     }
   }
 
+  /** Descriptions of all entries of the state that a version names; undefined: nobody ever held it. */
+  stateAt(version: Version): readonly string[] | undefined {
+    const { ballot, seq } = parseVersion(version);
+    const state = this.#states.get(`${ballotKey(ballot)}.${seq}`);
+    return state === undefined || state === "" ? (state === undefined ? undefined : []) : state.split(" ");
+  }
+
   serving(ballot: Ballot, server: string): void {
     const known = this.#reigns.find((reign) => isSameBallot(reign.ballot, ballot));
     if (known !== undefined) {
@@ -165,12 +172,22 @@ export function textOf(value: Uint8Array): string {
   return Buffer.from(value).toString("latin1").split(" ")[0]!;
 }
 
+/** Entries are never changed, so what was made of one holds. */
+const descriptions = new WeakMap<HeldEntry, string>();
+
+/** One entry in words, without blanks; reserved ones begin with "#". */
+export function describe(key: string, entry: HeldEntry): string {
+  let text = descriptions.get(entry);
+  if (text === undefined) {
+    const { version, value, expiresAtMs } = entry;
+    text = `${key.replace("\x00", "#")}@${version}=${textOf(value)}${expiresAtMs ?? ""}`;
+    descriptions.set(entry, text);
+  }
+  return text;
+}
+
 export function fingerprint(image: DiskImage): string {
-  return [...image.entries]
-    .map(
-      ([key, { version, value, expiresAtMs }]) =>
-        `${key.replace("\x00", "#")}@${version}=${textOf(value)}${expiresAtMs ?? ""}`,
-    )
-    .sort()
-    .join(" ");
+  const texts: string[] = [];
+  for (const [key, entry] of image.entries) texts.push(describe(key, entry));
+  return texts.sort().join(" ");
 }
