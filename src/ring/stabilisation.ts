@@ -292,7 +292,12 @@ export class Stabilisation {
       if (member !== undefined && !this.#routes.isDead(member)) fresh.push(member);
     }
     const predecessor = this.livePredecessor;
-    if (!this.successors.adopt(fresh, predecessor)) return;
+    const wasWhole = this.isWhole;
+    if (!this.successors.adopt(fresh, predecessor)) {
+      // The same nodes, now known to be all there are: who asks for the whole ring gets another answer.
+      if (this.isWhole !== wasWhole) this.#routes.changed(nowMs);
+      return;
+    }
     this.soon(nowMs);
     // A change has to reach the L nodes before this one: in steps of a whole round it would take seconds.
     if (predecessor !== undefined) this.#routes.send(predecessor, { kind: "hint", node: this.#self });
