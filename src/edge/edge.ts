@@ -189,9 +189,12 @@ function openPaths(backend: EdgeBackend): Middleware<RequestState> {
   return async (ctx, next) => {
     if (ctx.method !== "GET" && ctx.method !== "HEAD") return next();
     switch (ctx.path) {
-      case "/healthz":
-        ctx.body = { status: "ok", durability: backend.ready().durability };
+      case "/healthz": {
+        const { reasons, durability } = backend.ready();
+        // It lives, whatever it lacks: to be started again would not help it.
+        ctx.body = { status: "ok", durability, reasons };
         return;
+      }
       case "/readyz": {
         const { ready, reasons, durability } = backend.ready();
         ctx.status = ready ? 200 : 503;

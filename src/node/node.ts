@@ -184,12 +184,14 @@ export class RunningServer {
     const reasons: string[] = [];
     if (this.#stopping !== undefined || this.#isDraining) reasons.push("the server is stopping");
     const parts = this.#parts;
+    const problem = parts?.care.problem;
+    if (problem !== undefined) reasons.push(problem);
     const held = parts === undefined ? [] : heldPartitions(parts.replicas);
     if (parts === undefined || !parts.ring.isMember) {
       reasons.push("the server is not in the ring yet");
     } else {
       const unserved = held.filter(({ leader }) => leader === null).length;
-      if (unserved > 0) reasons.push(`${unserved} of its partitions have no leader`);
+      if (unserved > 0 && problem === undefined) reasons.push(`${unserved} of its partitions have no leader`);
     }
     const isSafe = held.length > 0 && held.every(({ durability }) => durability === "full");
     return { ready: reasons.length === 0, reasons, durability: isSafe ? "full" : "degraded" };
@@ -239,7 +241,7 @@ export class RunningServer {
 
   /** Writes the cluster's first entries; from here on it is there. */
   async #found(parts: ServerParts, zone: string, adminPassword: string | undefined): Promise<FirstAdmin> {
-    const { directory, vault, membership, addresses, identity } = this.#state;
+    const { directory, vault, membership, addresses } = this.#state;
     const { entries, accounts } = parts;
     const admin = await foundCluster({
       directory,
@@ -251,7 +253,7 @@ export class RunningServer {
       entries,
       accounts,
     });
-    await directory.writeIdentity({ ...identity, bootstrapped: true });
+    await directory.markBootstrapped();
     return admin;
   }
 

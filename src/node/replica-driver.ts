@@ -65,6 +65,8 @@ interface ReplicaEvents {
   stopped: [partition: number];
   /** `peers` may give others than before. */
   groups: [];
+  /** The store takes no more writes: nothing is kept or answered here until `resume`. */
+  storeFailed: [error: Error];
 }
 
 export interface ReplicaRing {
@@ -152,6 +154,10 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   readonly #incarnations = new Map<NodeId, number>();
   /** When the bytes that were read for transfers so far will have been paid for. */
   #transfersPaidMs = 0;
+  #firstSerial: number;
+  /** How often the store was opened. */
+  #openings = 0;
+  #storeFailure: string | undefined;
   #isDraining = false;
   #isStopped = false;
   #isLedStale = false;
@@ -162,6 +168,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     self: Member;
     partitionCount: number;
     store: Store;
+    /** Of a partition without a record; 1, when left out. */
+    firstSerial?: number;
     digestKey: Uint8Array;
     /** In [0, 1). */
     random: () => number;
@@ -175,6 +183,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     this.#nodeId = options.self.nodeId;
     this.#partitionCount = options.partitionCount;
     this.#store = options.store;
+    this.#firstSerial = options.firstSerial ?? 1;
     this.#digestKey = options.digestKey;
     this.#random = options.random;
     this.#log = options.log;
@@ -191,15 +200,20 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   async bootstrap(): Promise<void> {
     for (let partition = 0; partition < this.#partitionCount; partition++) {
       if (this.#replicas.has(partition)) continue;
-      const held = this.#hold(partition, ReplicaState.empty(replicaIdOf(this.#nodeId, 1), 0));
+      const held = this.#hold(partition, ReplicaState.empty(this.#firstId(), 0));
       held.replica.found();
       this.#perform(held);
     }
     await Promise.all([...this.#replicas.values()].map((held) => durable(held)));
   }
 
+  #firstId(): string {
+    return replicaIdOf(this.#nodeId, this.#firstSerial);
+  }
+
   /** Opens what the store holds. */
   async open(): Promise<void> {
+    this.#openings++;
     for (const partition of this.#store.partitions()) {
       const bytes = this.#store.meta(partition);
       if (bytes === undefined || partition >= this.#partitionCount || this.#replicas.has(partition)) continue;
@@ -218,11 +232,12 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       if (!(error instanceof DamagedError)) throw error;
       this.#log.error("a replica can't be read and is to be fetched again", { partition, error });
       // Greater than any serial that came before: those count up from 1, or are an earlier time.
-      const next = ReplicaState.empty(replicaIdOf(this.#nodeId, Date.now()), Date.now() % 2 ** 31);
+      const serial = Math.max(Date.now(), this.#firstSerial + 1);
+      const next = ReplicaState.empty(replicaIdOf(this.#nodeId, serial), Date.now() % 2 ** 31);
       this.#replicas.delete(partition);
       this.#store
         .write({ partition, generation: next.generation, changes: [], meta: encodeMeta(next) })
-        .catch((cause: unknown) => this.#setAside(partition, cause));
+        .catch((cause: unknown) => this.#storeFailed(cause));
       return this.#hold(partition, next);
     }
   }
@@ -243,12 +258,13 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       else this.#led.learn(from.nodeId, from.incarnation, message.node.list);
       return;
     }
+    if (this.#storeFailure !== undefined) return;
     const { partition, body } = message;
     // The replica speaks for its node only: the certificate says which that is.
     if (nodeOf(message.from) !== from.nodeId || partition >= this.#partitionCount) return;
     let held = this.#replicas.get(partition);
     // Without a meta record nothing was ever promised or held under the first id.
-    const id = held?.replica.id ?? replicaIdOf(this.#nodeId, 1);
+    const id = held?.replica.id ?? this.#firstId();
     if (message.to !== "" && message.to !== id) {
       const isOlder = nodeOf(message.to) === this.#nodeId && serialOf(message.to) < serialOf(id);
       if (isOlder && "ballot" in body && nodeOf(body.ballot.replicaId) === from.nodeId)
@@ -458,7 +474,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
           })
           .then(
             () => this.#persisted(held, token),
-            (error: unknown) => this.#setAside(partition, error),
+            (error: unknown) => this.#refused(held, error),
           );
       },
     };
@@ -480,7 +496,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         digestKey: this.#digestKey,
         ports,
         settings: this.#settings,
-        incarnation: this.#self.incarnation,
+        incarnation: `${this.#self.incarnation}.${this.#openings}`,
         nowMs: performance.now(),
       }),
       answers: new Map(),
@@ -497,10 +513,51 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #read(partition: number, generation: number, key: string) {
     try {
       return this.#store.get(partition, generation, key);
-    } catch (error) {
-      if (error instanceof DamagedError) queueMicrotask(() => this.#setAside(partition, error));
+    } catch (cause) {
+      // What can't be read is never absent: the others bring it back, as they do what is damaged.
+      const error = damageOf(cause);
+      if (error === undefined) throw cause;
+      queueMicrotask(() => this.#setAside(partition, error));
       throw error;
     }
+  }
+
+  /** Why the store takes no writes; undefined while all is well. */
+  get storeFailure(): string | undefined {
+    return this.#storeFailure;
+  }
+
+  /**
+   * After `storeFailed`, once the store is open again: everything stands as it was made durable.
+   *
+   * @param firstSerial another one than before when what the store held is lost.
+   */
+  async resume(firstSerial = this.#firstSerial): Promise<void> {
+    this.#firstSerial = firstSerial;
+    this.#replicas.clear();
+    this.#due.clear();
+    this.#unchecked = [];
+    this.#storeFailure = undefined;
+    await this.open();
+    this.#log.info("replicas resumed", { replicas: this.#replicas.size });
+    this.#ledIsStale();
+    this.#groupsChanged();
+  }
+
+  /** The store has refused a write of one that still counts. */
+  #refused(held: Held, error: unknown): void {
+    if (this.#replicas.get(held.partition) === held) this.#storeFailed(error);
+  }
+
+  /** What a failed write left behind is unknown, and the store is one for all: none of them goes on. */
+  #storeFailed(cause: unknown): void {
+    if (this.#isStopped || this.#storeFailure !== undefined) return;
+    const error = cause instanceof Error ? cause : new Error(String(cause));
+    this.#storeFailure = error.message;
+    this.#log.error("the store takes no more writes", { error });
+    for (const { partition } of this.#replicas.values()) this.#setAside(partition, error);
+    this.#ledIsStale();
+    this.emit("storeFailed", error);
   }
 
   /** Runs one input of a replica and performs what comes of it. */
@@ -579,7 +636,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       case "dropGeneration":
         this.#store.dropGeneration(partition, effect.generation).then(
           () => replica.dropped(effect.generation),
-          (error: unknown) => this.#setAside(partition, error),
+          (error: unknown) => this.#refused(held, error),
         );
         return;
       case "leading":
@@ -618,7 +675,9 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       },
       (error: unknown) => {
         // Released meanwhile: nobody waits for it, and a closed snapshot says nothing about the disk.
-        if (!this.#isStopped && held.snapshots.has(effect.snapshot)) this.#setAside(held.partition, error);
+        if (this.#isStopped || !held.snapshots.has(effect.snapshot)) return;
+        if (this.#replicas.get(held.partition) === held)
+          this.#setAside(held.partition, damageOf(error) ?? error);
       },
     );
   }
@@ -667,7 +726,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     const held = this.#replicas.get(partition);
     if (held === undefined || this.#isStopped || held.replica.quarantine !== undefined) return;
     const reason = error instanceof Error ? error.message : String(error);
-    this.#log.error("replica set aside", { partition, error });
+    if (this.#storeFailure === undefined) this.#log.error("replica set aside", { partition, error });
     held.isDamaged = error instanceof DamagedError;
     held.replica.setAside(reason);
     this.#perform(held);
@@ -708,7 +767,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         // The old id is spent for good: what it held may go.
         if (!this.#isStopped) this.#perform(successor);
       },
-      (error: unknown) => this.#setAside(partition, error),
+      (error: unknown) => this.#refused(successor, error),
     );
     return successor;
   }
@@ -872,6 +931,12 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     const member = isNodeId(nodeId) ? this.#ring.member(nodeId) : undefined;
     if (member !== undefined && !this.#isStopped) this.#send(member, message);
   }
+}
+
+/** What the store can't give back; undefined for what is no word of the store. */
+function damageOf(cause: unknown): DamagedError | undefined {
+  if (cause instanceof DamagedError) return cause;
+  return cause instanceof UnavailableError ? new DamagedError(cause.message, { cause }) : undefined;
 }
 
 /** The store counts entries only: sizes are learnt from what was read so far. */

@@ -8,7 +8,7 @@ import { TrpcTransport } from "../peer/trpc-transport.ts";
 import { Pool } from "../pool/pool.ts";
 import type { Member } from "../ring/member.ts";
 import { BlobFiles } from "../store/blob-files.ts";
-import { openLevelStore } from "../store/level-store.ts";
+import { openServerStore } from "../store/server-store.ts";
 import { Naming } from "../vault/naming.ts";
 import { Admission } from "./admission.ts";
 import { BlobRepair } from "./blob-repair.ts";
@@ -32,6 +32,7 @@ import { ReplicaDriver } from "./replica-driver.ts";
 import { RingDriver } from "./ring-driver.ts";
 import { portError, writeHostPort } from "./server-addresses.ts";
 import type { ServerState } from "./server-state.ts";
+import { StoreCare } from "./store-care.ts";
 import { SystemEntries } from "./system-entries.ts";
 
 const BLOB_CALL_MS = 10_000;
@@ -55,6 +56,7 @@ export interface ServerParts {
   readonly accounts: SystemEntries;
   readonly enrolment: Enrolment;
   readonly book: ContactBook;
+  readonly care: StoreCare;
   /** Rejects when the scraping process does not come up. */
   readonly poolStarted: Promise<void>;
 }
@@ -92,8 +94,13 @@ export async function setUpParts(
   const { transport, self } = await listen(state, settings, log, { book, reception, closing, hooks });
 
   const cipher = vault.cipher();
-  const store = await openLevelStore(directory.storePath, cipher);
+  // Whoever never had a neighbour holds the only copies.
+  const mayLose = () => book.contacts.length > 0 || membership.contacts.length > 0;
+  const { store, firstSerial, lost } = await openServerStore(directory, cipher, mayLose());
   closing.defer(() => store.close());
+  if (lost !== undefined) {
+    log.error("the store was set aside and is fetched again", lost);
+  }
   const naming = new Naming(vault.namingSecret);
   const layout = new KeyLayout(naming, partitionCount);
 
@@ -114,6 +121,7 @@ export async function setUpParts(
     self,
     partitionCount,
     store,
+    firstSerial,
     digestKey: naming.digestKey,
     random,
     log,
@@ -122,6 +130,8 @@ export async function setUpParts(
     send: (to, message) => transport.send(to, "replication", message),
   });
   closing.defer(() => replicas.stop());
+  const care = new StoreCare({ directory, store, replicas, mayLose, log });
+  closing.defer(() => care.stop());
 
   const registers: RoutedRegisters = new RoutedRegisters({
     self,
@@ -270,6 +280,7 @@ export async function setUpParts(
     accounts,
     enrolment,
     book,
+    care,
     poolStarted,
   };
 }

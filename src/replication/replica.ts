@@ -62,7 +62,7 @@ export class Replica {
   readonly #ports: ReplicaPorts;
   readonly #settings: ReplicaSettings;
   readonly #effects: ReplicaEffect[] = [];
-  readonly #incarnation: number;
+  readonly #incarnation: number | string;
   #leader: Leader | undefined;
   #candidate: Candidate | undefined;
   #target: TransferTarget | undefined;
@@ -97,7 +97,8 @@ export class Replica {
     digestKey: Uint8Array;
     ports: ReplicaPorts;
     settings: ReplicaSettings;
-    incarnation: number;
+    /** Never the same for two openings of this memory. */
+    incarnation: number | string;
     nowMs: number;
   }) {
     this.#ports = options.ports;

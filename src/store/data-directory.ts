@@ -12,6 +12,8 @@ import { isSystemError, makeDirectory, writeDurably } from "./durable-file.ts";
 
 const INSTANCES_MAX = 1_000;
 
+const markSchema = z.string().regex(/^[0-9a-f]{16}$/);
+
 const identitySchema = z.strictObject({
   version: z.literal(1),
   clusterId: z.string().min(1).max(128),
@@ -24,9 +26,21 @@ const identitySchema = z.strictObject({
   bootstrapped: z.boolean(),
   /** Peers have seen a later start than this directory knows of: it must not start again. */
   stale: z.boolean().optional(),
+  /** Which store belongs here, once there is one. */
+  store: z
+    .strictObject({
+      /** Stands in the store too, new with each start: another store, or an older copy, has not the same. */
+      mark: markSchema,
+      /** The one that is being put in its place. */
+      next: markSchema.optional(),
+      /** Replicas without a record of their own are this serial of this server: never one that was lost with a store. */
+      firstSerial: z.int().min(1),
+    })
+    .optional(),
 });
 
 export type Identity = Readonly<z.output<typeof identitySchema>>;
+export type StoreIdentity = Readonly<NonNullable<Identity["store"]>>;
 
 /** Small files that others keep here; 0600, replaced as a whole. */
 export type DataFile = "node.crt" | "ca.crt" | "client.json" | "vault.json" | "master.key";
@@ -114,6 +128,16 @@ export class DataDirectory {
       const instances = [...identity.instances, randomBytes(8).toString("hex")].slice(-INSTANCES_MAX);
       return { ...identity, incarnation: identity.incarnation + 1, instances };
     });
+  }
+
+  /** The cluster of which this is the first server stands. */
+  async markBootstrapped(): Promise<void> {
+    await this.#changeIdentity(() => ({ ...this.#known(), bootstrapped: true }));
+  }
+
+  /** Durable before the store is used accordingly. */
+  async writeStoreIdentity(store: StoreIdentity): Promise<void> {
+    await this.#changeIdentity(() => ({ ...this.#known(), store }));
   }
 
   /** A peer has seen a later start of this node: this copy must never look newer by starting again. */

@@ -15,6 +15,8 @@ import { LevelAdapter } from "./level-adapter.ts";
 import { prefixEnd, type RecordChange, type RecordTable } from "./record-table.ts";
 import type { Store, StoreBatch, StoredEntry, StoreKey, StoreSnapshot } from "./store.ts";
 
+/** What says which store this is. */
+const MARK = "\x00mark";
 const META = "\x01";
 const ENTRY = "\x02";
 /** A partition whose entries are being deleted: finished when the store opens again. */
@@ -53,6 +55,21 @@ export class KeyvStore implements Store {
     return store;
   }
 
+  /** Keys of records about the store and its partitions are below this. */
+  static readonly recordsEnd = ENTRY;
+
+  /** Whose records may lie in a range of keys. */
+  static partitionsOf(range: { readonly after: string | undefined; readonly last: string | undefined }): {
+    readonly from: number;
+    readonly to: number;
+  } {
+    const isEntry = (key: string | undefined) => key?.startsWith(ENTRY) === true && key.length >= 3;
+    return {
+      from: isEntry(range.after) ? partitionIn(range.after!) : 0,
+      to: isEntry(range.last) ? partitionIn(range.last!) : 0xffff,
+    };
+  }
+
   write(batch: StoreBatch): Promise<void> {
     const { partition, generation, changes, meta } = batch;
     if (this.#dropping.has(partition)) {
@@ -81,6 +98,20 @@ export class KeyvStore implements Store {
     const meta = this.#meta.get(partition);
     if (meta instanceof DamagedError) throw meta;
     return meta;
+  }
+
+  /** What `writeMark` wrote last; undefined in a store that never had one. @throws {DamagedError} */
+  mark(): string | undefined {
+    const record = this.#table.read(MARK);
+    if (record === undefined) return undefined;
+    const bytes = openBytes(this.#cipher, MARK, record, () => `the mark of ${this.#name}`);
+    return Buffer.from(bytes).toString("latin1");
+  }
+
+  /** Durable when the promise resolves. */
+  async writeMark(mark: string): Promise<void> {
+    const record = sealBytes(this.#cipher, MARK, Buffer.from(mark, "latin1"));
+    await this.#table.commit([{ key: MARK, record }]);
   }
 
   partitions(): number[] {

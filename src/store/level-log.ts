@@ -26,7 +26,7 @@ export async function checkLevelLogs(directory: string): Promise<void> {
     const at = firstDamage(await readFile(join(directory, name)));
     if (at !== undefined) {
       throw new DamagedError(
-        `${join(directory, name)} is damaged at byte ${at}: acknowledged writes in it can't be read; keep a copy, then start this server with an empty data directory`,
+        `${join(directory, name)} is damaged at byte ${at}: acknowledged writes in it can't be read`,
       );
     }
   }
@@ -76,7 +76,7 @@ function holdsRecord(log: Buffer, from: number): boolean {
 }
 
 /** LevelDB stores CRCs rotated and offset, so that a CRC of bytes that hold CRCs stays good. */
-function unmask(masked: number): number {
+export function unmask(masked: number): number {
   const rotated = (masked - 0xa282ead8) >>> 0;
   return ((rotated >>> 17) | (rotated << 15)) >>> 0;
 }

@@ -12,7 +12,7 @@ import { test } from "tap";
 import { DamagedError, UsageError } from "../../src/errors.ts";
 import { binaryKeys, LevelAdapter } from "../../src/store/level-adapter.ts";
 import { firstDamage } from "../../src/store/level-log.ts";
-import { openLevelStore } from "../../src/store/level-store.ts";
+import { LevelStore } from "../../src/store/level-store.ts";
 import { randomNumbers, seed } from "../conformance/store.ts";
 import { openPlace } from "./place.ts";
 import { testCipher } from "./test-cipher.ts";
@@ -109,6 +109,7 @@ async function withRecords(
   const level = new ClassicLevel<string, Buffer>(directory, {
     keyEncoding: binaryKeys,
     valueEncoding: "buffer",
+    compression: false,
   });
   await change(level);
   await level.close();
@@ -117,7 +118,7 @@ async function withRecords(
 test("a record that was changed, moved or exchanged is damage, never a miss or another value", async () => {
   await inTemporary(async (directory) => {
     const cipher = testCipher();
-    let store = await openLevelStore(directory, cipher);
+    let store = await LevelStore.open(directory, cipher);
     for (const [partition, generation] of [
       [1, 1],
       [1, 2],
@@ -143,7 +144,7 @@ test("a record that was changed, moved or exchanged is damage, never a miss or a
       await level.put("\x01\0\x02", await record("\x01\0\x01"));
     });
 
-    store = await openLevelStore(directory, cipher);
+    store = await LevelStore.open(directory, cipher);
     for (const key of ["a", "b", "c", "d"]) assert.throws(() => store.get(1, 1, key), DamagedError, key);
     assert.throws(() => store.get(1, 1, "a"), /entry 61 of partition 1 in .*orbweaver-level-/);
     const snapshot = store.snapshot();
@@ -165,7 +166,7 @@ test("a record that was changed, moved or exchanged is damage, never a miss or a
           assert.throws(() => cipher.open(flipped.subarray(1), Buffer.from(entry(2, 1, "a"), "latin1")));
       }
     });
-    const other = await openLevelStore(directory, testCipher());
+    const other = await LevelStore.open(directory, testCipher());
     assert.throws(() => other.get(2, 1, "a"), DamagedError, "another key");
     await other.close();
   });
@@ -174,7 +175,7 @@ test("a record that was changed, moved or exchanged is damage, never a miss or a
 test(`a flipped bit in a log of LevelDB is found before it drops the record (SEED=${seed})`, async () => {
   await inTemporary(async (directory) => {
     const cipher = testCipher();
-    const store = await openLevelStore(directory, cipher);
+    const store = await LevelStore.open(directory, cipher);
     const writes = Array.from({ length: 200 }, (_, n) =>
       store.write({ partition: 1, generation: 1, changes: [put(`k${n}`, Buffer.alloc(1 + 37 * n, n))] }),
     );
@@ -204,14 +205,14 @@ test(`a flipped bit in a log of LevelDB is found before it drops the record (SEE
 
     log[100_000]! ^= 1;
     await writeFile(join(directory, name), log);
-    await assert.rejects(openLevelStore(directory, cipher), (error: unknown) => {
+    await assert.rejects(LevelStore.open(directory, cipher), (error: unknown) => {
       assert(error instanceof DamagedError);
       assert(error.message.includes(name));
       return true;
     });
     log[100_000]! ^= 1;
     await writeFile(join(directory, name), log);
-    const again = await openLevelStore(directory, cipher);
+    const again = await LevelStore.open(directory, cipher);
     assert.equal(again.get(1, 1, "k199")?.value.length, 7_364);
     await again.close();
   });
@@ -220,16 +221,16 @@ test(`a flipped bit in a log of LevelDB is found before it drops the record (SEE
 test("a damaged manifest is said to be damage, a store in use to be in use", async () => {
   await inTemporary(async (directory) => {
     const cipher = testCipher();
-    const store = await openLevelStore(directory, cipher);
-    await assert.rejects(openLevelStore(directory, cipher), UsageError);
+    const store = await LevelStore.open(directory, cipher);
+    await assert.rejects(LevelStore.open(directory, cipher), UsageError);
     await store.close();
     const manifest = (await readdir(directory)).find((file) => file.startsWith("MANIFEST"))!;
     const bytes = await readFile(join(directory, manifest));
     bytes[10]! ^= 0xff;
     await writeFile(join(directory, manifest), bytes);
 
-    await assert.rejects(openLevelStore(directory, cipher), DamagedError);
-    await assert.rejects(openLevelStore("/proc/nowhere", cipher), UsageError);
+    await assert.rejects(LevelStore.open(directory, cipher), DamagedError);
+    await assert.rejects(LevelStore.open("/proc/nowhere", cipher), UsageError);
   });
 });
 

@@ -1,5 +1,5 @@
 import { DataDirectory } from "../../src/store/data-directory.ts";
-import { openLevelStore } from "../../src/store/level-store.ts";
+import { LevelStore } from "../../src/store/level-store.ts";
 import type { Store } from "../../src/store/store.ts";
 import type { DataCipher } from "../../src/vault/data-cipher.ts";
 import { readMasterKey } from "../../src/vault/master-key.ts";
@@ -17,7 +17,7 @@ export async function openPlace(path: string): Promise<{
   const isNew = (await directory.read("vault.json")) === undefined;
   const masterKey = await readMasterKey({}, directory, { create: isNew });
   const vault = await (isNew ? Vault.create(directory, masterKey) : Vault.open(directory, masterKey));
-  const store = await openLevelStore(directory.storePath, vault.cipher());
+  const store = await LevelStore.open(directory.storePath, vault.cipher());
   const close = async () => {
     await store.close();
     await directory.close();
