@@ -8,6 +8,7 @@ import type { Grant, Role } from "../identity/permission.ts";
 import type { Jobs } from "../node/jobs.ts";
 import type { KeyValues } from "../node/key-values.ts";
 import type { Locks } from "../node/locks.ts";
+import type { ValueWatch } from "../node/value-watch.ts";
 
 const nodeIdSchema = z.string().regex(/^[0-9a-f]{40}$/);
 
@@ -153,6 +154,7 @@ export interface EdgeBackend {
   readonly accounts: Accounts;
   readonly cluster: ClusterView;
   readonly values: KeyValues;
+  readonly valueWatch: ValueWatch;
   readonly locks: Locks;
   /** In the ring, and all partitions served. */
   ready(): Readiness;

@@ -1,5 +1,5 @@
 /**
- * A job's events as server-sent events (WHATWG HTML, 9.2). Pulled by the client's
+ * Events of jobs and values as server-sent events (WHATWG HTML, 9.2). Pulled by the client's
  * socket: what it does not read is not produced, so nothing piles up here. A
  * heartbeat every ten seconds tells both sides whether the other is still there.
  */
@@ -13,20 +13,28 @@ const BUFFER_BYTES = 65_536;
 /** How soon a client comes back when the stream breaks. */
 const RECONNECT_MS = 500;
 
+export interface SentEvent {
+  readonly event: string;
+  /** From which on a client that comes back wants to hear more. */
+  readonly id?: string;
+  /** As JSON. */
+  readonly data: unknown;
+}
+
 /**
- * Ends after the job's last event, or when `signal` is aborted.
+ * Ends after the last event, or when `signal` is aborted.
  *
  * @param onFailure is told of defects; the stream just ends then, and the client comes back.
  */
 export function eventStream(
-  events: AsyncIterable<JobEvent>,
+  events: AsyncIterable<SentEvent>,
   options: { signal: AbortSignal; requestId: string; onFailure: (error: unknown) => void },
 ): Readable {
   return Readable.from(frames(events, options), { objectMode: false, highWaterMark: BUFFER_BYTES });
 }
 
 async function* frames(
-  events: AsyncIterable<JobEvent>,
+  events: AsyncIterable<SentEvent>,
   { signal, requestId, onFailure }: Parameters<typeof eventStream>[1],
 ): AsyncGenerator<string> {
   const iterator = events[Symbol.asyncIterator]();
@@ -58,14 +66,23 @@ async function* frames(
   }
 }
 
-function frame(event: JobEvent): string {
-  switch (event.kind) {
-    case "progress":
-      return `event: progress\ndata: ${JSON.stringify(event.stats)}\n\n`;
-    case "status":
-      return `event: status\ndata: ${JSON.stringify({ status: event.status, job: publicJob(event.job) })}\n\n`;
-    case "page":
-      return `event: page\nid: ${event.id}\ndata: ${JSON.stringify(event.result)}\n\n`;
+function frame({ event, id, data }: SentEvent): string {
+  return `event: ${event}\n${id === undefined ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
+}
+
+export async function* sentJobEvents(events: AsyncIterable<JobEvent>): AsyncGenerator<SentEvent> {
+  for await (const event of events) {
+    switch (event.kind) {
+      case "progress":
+        yield { event: "progress", data: event.stats };
+        break;
+      case "status":
+        yield { event: "status", data: { status: event.status, job: publicJob(event.job) } };
+        break;
+      case "page":
+        yield { event: "page", id: event.id, data: event.result };
+        break;
+    }
   }
 }
 

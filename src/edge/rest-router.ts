@@ -21,9 +21,19 @@ const STALLED_MS_MAX = 60_000;
 export function restRouter(routes: readonly Route[]): Router<RequestState> {
   const router = new Router<RequestState>();
   for (const route of routes) {
-    router.register(route.path, [route.method], [permission(route), body(route), answer(route)]);
+    const steps = [permission(route), body(route), answer(route)];
+    router.register(
+      route.path,
+      [route.method],
+      steps.map((step) => onlyFor(route, step)),
+    );
   }
   return router;
+}
+
+function onlyFor({ onlyWithQuery }: Route, step: Middleware<RequestState>): Middleware<RequestState> {
+  if (onlyWithQuery === undefined) return step;
+  return (ctx, next) => (ctx.query[onlyWithQuery] === undefined ? next() : step(ctx, next));
 }
 
 function permission({ access }: Route): Middleware<RequestState> {

@@ -1,8 +1,8 @@
 /** One line of the REST table: how a call is reached by HTTP. */
 import { z } from "zod";
 import type { Scope } from "../identity/permission.ts";
-import type { JobEvent } from "../node/jobs.ts";
 import { type Asker, type Call, perform } from "./call.ts";
+import type { SentEvent } from "./event-stream.ts";
 import { inputError } from "./problem.ts";
 
 export type Method = "get" | "post" | "put" | "delete";
@@ -28,13 +28,15 @@ export type Answer =
       readonly status: number;
     }
   | { readonly kind: "empty" }
-  | { readonly kind: "events"; readonly events: AsyncIterable<JobEvent> };
+  | { readonly kind: "events"; readonly events: AsyncIterable<SentEvent> };
 
 export interface Route {
   readonly method: Method;
   /** With `:name` for parameters. */
   readonly path: string;
   readonly summary: string;
+  /** The route is for requests with this query parameter; others go on to the next route of the path. */
+  readonly onlyWithQuery?: string | undefined;
   readonly access: Scope | "open";
   readonly params?: z.ZodObject | undefined;
   readonly query?: z.ZodObject | undefined;
@@ -63,6 +65,7 @@ interface RouteOptions<
 > {
   readonly call: Call<Input, Output>;
   readonly summary: string;
+  readonly onlyWithQuery?: string;
   readonly params?: Params;
   readonly query?: Query;
   /** By lower-case name. */
@@ -95,6 +98,7 @@ export function route<
     method,
     path,
     summary: options.summary,
+    onlyWithQuery: options.onlyWithQuery,
     access: call.access,
     params,
     query,

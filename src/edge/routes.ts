@@ -19,6 +19,7 @@ import {
   createJoinToken,
   lookupSchema,
 } from "./cluster-calls.ts";
+import { sentJobEvents } from "./event-stream.ts";
 import {
   cancelJob,
   getJob,
@@ -157,7 +158,7 @@ export const routes: readonly Route[] = [
       pages: query.pages === "true",
       lastEventId: headers["last-event-id"],
     }),
-    answer: (events) => ({ kind: "events", events }),
+    answer: (events) => ({ kind: "events", events: sentJobEvents(events) }),
   }),
   route("post", "/v1/scrape", {
     call: scrapePage,

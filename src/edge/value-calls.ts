@@ -8,8 +8,10 @@ import {
   type ValueCondition,
   type WriteOutcome,
 } from "../node/key-values.ts";
+import type { ValueEvent } from "../node/value-watch.ts";
 import { type Permitted, protectedCall } from "./call.ts";
 import { entityTagOf, holds, ifMatch, ifNoneMatch } from "./entity-tag.ts";
+import type { SentEvent } from "./event-stream.ts";
 import { idempotencyKeySchema, pageSchema } from "./job-calls.ts";
 
 const TTL_MS_MAX = 10 * 365 * 86_400_000;
@@ -78,23 +80,38 @@ export type ReadValue =
       readonly contentType: string;
       readonly etag: string;
       readonly expiresAt: string | null;
+      /** Of a stale read: since when it may be out of date; null: not known. */
+      readonly ageMs?: number | null;
     }
   /** The asker has it already. */
   | { readonly kind: "unchanged"; readonly etag: string };
 
 export const getValue = protectedCall({
   access: "kv:read",
-  input: valueNameSchema.extend(conditionsSchema.shape),
-  run: async ({ ground, principal }, { namespace, key, ...conditions }): Promise<ReadValue> => {
+  input: valueNameSchema.extend(conditionsSchema.shape).extend({
+    /** From the copy at hand, quick and without a majority, but perhaps out of date. */
+    stale: z.boolean().default(false),
+  }),
+  run: async ({ ground, principal }, { namespace, key, stale, ...conditions }): Promise<ReadValue> => {
     const required = conditions.ifMatch === undefined ? undefined : ifMatch(conditions.ifMatch);
     const wanted = conditions.ifNoneMatch === undefined ? undefined : ifNoneMatch(conditions.ifNoneMatch);
-    const value = await ground.backend.values.get({ user: principal.username, namespace, key });
+    const { value, ageMs } = await ground.backend.values.get(
+      { user: principal.username, namespace, key },
+      { isStale: stale },
+    );
     if (required !== undefined && !holds(required, value?.version)) throw changed(value?.version);
     if (value === undefined) throw notThere(namespace, key);
     const etag = entityTagOf(value.version);
     if (wanted !== undefined && !holds(wanted, value.version)) return { kind: "unchanged", etag };
     const { bytes, contentType } = value;
-    return { kind: "value", bytes, contentType, etag, expiresAt: isoOf(value.expiresAtMs) };
+    return {
+      kind: "value",
+      bytes,
+      contentType,
+      etag,
+      expiresAt: isoOf(value.expiresAtMs),
+      ...(ageMs === undefined ? {} : { ageMs }),
+    };
   },
 });
 
@@ -139,9 +156,12 @@ export const removeValue = protectedCall({
   },
 });
 
+const prefixSchema = z.string().max(512).default("");
+export const listQuerySchema = pageSchema.extend({ prefix: prefixSchema });
+
 export const listValues = protectedCall({
   access: "kv:read",
-  input: pageSchema.extend({ namespace: namespaceSchema, prefix: z.string().max(512).default("") }),
+  input: listQuerySchema.extend({ namespace: namespaceSchema }),
   run: async ({ ground, principal }, { namespace, prefix, limit, cursor }) => {
     const { values } = ground.backend;
     const { items, nextCursor } = await values.list(
@@ -151,6 +171,53 @@ export const listValues = protectedCall({
     return { items: items.map(publicInfo), nextCursor };
   },
 });
+
+/** What `value` tells of a watch, in JSON. `id` stands for the key: `deleted` knows it by nothing else. */
+export interface WatchedValue extends z.output<typeof valueInfoSchema> {
+  readonly id: string;
+  /** Base64. */
+  readonly value: string;
+}
+
+/**
+ * Server-sent events `value`, `deleted`, `ready`, `reset`, until the asker is gone:
+ * first what is there, then what changes.
+ */
+export const watchValues = protectedCall({
+  access: "kv:read",
+  input: z.object({
+    namespace: namespaceSchema,
+    key: valueNameSchema.shape.key.optional(),
+    prefix: prefixSchema,
+  }),
+  run: async ({ ground, principal, signal }, { namespace, key, prefix }) =>
+    sentEvents(ground.backend.valueWatch.watch({ user: principal.username, namespace, key }, signal), prefix),
+});
+
+async function* sentEvents(events: AsyncIterable<ValueEvent>, prefix: string): AsyncGenerator<SentEvent> {
+  for await (const event of events) {
+    switch (event.kind) {
+      case "value": {
+        const { bytes, ...rest } = event.value;
+        if (!rest.key.startsWith(prefix)) break;
+        const watched: WatchedValue = {
+          id: event.id,
+          ...publicInfo({ ...rest, size: bytes.byteLength }),
+          value: Buffer.from(bytes).toString("base64"),
+        };
+        yield { event: "value", data: watched };
+        break;
+      }
+      case "deleted":
+        yield { event: "deleted", data: { id: event.id } };
+        break;
+      case "ready":
+      case "reset":
+        yield { event: event.kind, data: {} };
+        break;
+    }
+  }
+}
 
 function publicInfo({ key, version, contentType, size, expiresAtMs }: KeyValueInfo) {
   return { key, etag: entityTagOf(version), contentType, size, expiresAt: isoOf(expiresAtMs) };

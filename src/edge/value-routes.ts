@@ -1,13 +1,14 @@
 /** The part of the REST table that is about users' values. */
 import { z } from "zod";
 import { KEY_VALUE_BYTES_MAX } from "../node/key-values.ts";
-import { idempotencyKeySchema, pageSchema } from "./job-calls.ts";
+import { idempotencyKeySchema } from "./job-calls.ts";
 import { type Answer, asEmpty, asJson, type Route, route } from "./route.ts";
 import {
   CONTENT_TYPE,
   conditionsSchema,
   contentTypeSchema,
   getValue,
+  listQuerySchema,
   listValues,
   namespaceSchema,
   type ReadValue,
@@ -17,8 +18,13 @@ import {
   valueInfoSchema,
   valueNameSchema,
   valueWrittenSchema,
+  watchValues,
 } from "./value-calls.ts";
 
+const flag = z
+  .enum(["true", "false"])
+  .default("false")
+  .transform((text) => text === "true");
 const readHeaders = z.object({
   "if-match": conditionsSchema.shape.ifMatch,
   "if-none-match": conditionsSchema.shape.ifNoneMatch,
@@ -35,9 +41,10 @@ export const valueRoutes: readonly Route[] = [
     call: getValue,
     summary: "The value last written, with its content type and ETag",
     params: valueNameSchema,
+    query: z.strictObject({ stale: flag }),
     headers: readHeaders,
     response: "raw",
-    input: ({ params, headers }) => ({ ...params, ...conditionsOf(headers) }),
+    input: ({ params, query, headers }) => ({ ...params, ...query, ...conditionsOf(headers) }),
     answer: asValue,
   }),
   route("put", "/v1/kv/:namespace/:key", {
@@ -68,10 +75,24 @@ export const valueRoutes: readonly Route[] = [
     answer: asEmpty,
   }),
   route("get", "/v1/kv/:namespace", {
+    call: watchValues,
+    summary: "Server-sent events: the values of a namespace, or of one key, and each change of them",
+    params: z.object({ namespace: namespaceSchema }),
+    onlyWithQuery: "watch",
+    query: z.strictObject({
+      watch: z.literal("true"),
+      key: valueNameSchema.shape.key.optional(),
+      prefix: listQuerySchema.shape.prefix,
+    }),
+    response: "events",
+    input: ({ params, query: { key, prefix } }) => ({ ...params, key, prefix }),
+    answer: (events) => ({ kind: "events", events }),
+  }),
+  route("get", "/v1/kv/:namespace", {
     call: listValues,
     summary: "The keys of a namespace, in an order of the cluster's own",
     params: z.object({ namespace: namespaceSchema }),
-    query: pageSchema.extend({ prefix: z.string().max(512).default("") }),
+    query: listQuerySchema,
     response: z.object({ items: z.array(valueInfoSchema), nextCursor: z.string().nullable() }),
     input: ({ params, query }) => ({ ...query, ...params }),
     answer: asJson,
@@ -89,6 +110,7 @@ function asValue(read: ReadValue): Answer {
       ...headers,
       "Content-Type": read.contentType,
       "Content-Security-Policy": "sandbox; default-src 'none'",
+      ...(typeof read.ageMs === "number" ? { "X-Stale-Age-Ms": String(Math.round(read.ageMs)) } : {}),
       ...(read.expiresAt === null ? {} : { "X-Expires-At": read.expiresAt }),
     },
     body: read.bytes,

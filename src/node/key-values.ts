@@ -79,13 +79,21 @@ export class KeyValues {
     this.#layout = options.layout;
   }
 
-  /** @throws {UnavailableError} no majority answered in time. */
-  async get({ user, namespace, key }: ValueName): Promise<KeyValue | undefined> {
+  /**
+   * @param options.isStale from the copy at hand, however old; `ageMs` tells since when it may be.
+   * @throws {UnavailableError} no majority answered in time; when stale: nobody did.
+   */
+  async get(
+    { user, namespace, key }: ValueName,
+    options: { readonly isStale: boolean } = { isStale: false },
+  ): Promise<{ value: KeyValue | undefined; ageMs: number | null | undefined }> {
     const partition = this.#layout.valuePartition(user, namespace, key);
     const keys = [this.#layout.value(user, namespace, key)];
-    const outcome = await this.#registers.operate(partition, { kind: "get", keys });
-    const entry = outcome.kind === "entries" ? outcome.entries[0] : undefined;
-    return entry === undefined ? undefined : keyValueOf(entry);
+    const stale = options.isStale ? { stale: true } : {};
+    const outcome = await this.#registers.operate(partition, { kind: "get", keys, ...stale });
+    if (outcome.kind !== "entries") return { value: undefined, ageMs: undefined };
+    const [entry] = outcome.entries;
+    return { value: entry === undefined ? undefined : keyValueOf(entry), ageMs: outcome.ageMs };
   }
 
   /**
@@ -237,7 +245,8 @@ function nextGuess(condition: ValueCondition, found: Version | undefined): Condi
   }
 }
 
-function keyValueOf(entry: Entry): KeyValue {
+/** @throws {DamagedError} */
+export function keyValueOf(entry: Entry): KeyValue {
   const { key, contentType, bytes } = decodeRecord(recordSchema, entry.value);
   return { key, contentType, bytes, version: entry.version, expiresAtMs: entry.expiresAtMs };
 }

@@ -22,6 +22,7 @@ import { type Credentials, readCredentials } from "./membership.ts";
 import type { Registers } from "./registers.ts";
 import { heldPartitions, type ServerParts, setUpParts } from "./server-parts.ts";
 import { openServerState, type ServerState } from "./server-state.ts";
+import type { ValueWatch } from "./value-watch.ts";
 
 /** PEM. */
 export interface EdgeTls {
@@ -35,6 +36,7 @@ export interface EdgeParts {
   readonly layout: KeyLayout;
   readonly jobs: Jobs;
   readonly values: KeyValues;
+  readonly valueWatch: ValueWatch;
   readonly locks: Locks;
   readonly cluster: ClusterView;
   ready(): Readiness;
@@ -156,13 +158,14 @@ export class RunningServer {
 
   /** What an edge needs of the member that it stands before. */
   get backend(): EdgeParts {
-    const { registers, layout, jobs, view, values, locks } = this.#open;
+    const { registers, layout, jobs, view, values, valueWatch, locks } = this.#open;
     return {
       clusterId: this.clusterId,
       registers,
       layout,
       jobs,
       values,
+      valueWatch,
       locks,
       cluster: view,
       ready: () => this.readiness(),

@@ -126,10 +126,15 @@ export class RoutedRegisters implements Registers, LeaderAccess {
   }
 
   operate(partition: number, operation: Operation, options: RegisterOptions = {}): Promise<Outcome> {
+    if ("stale" in operation && operation.stale === true)
+      return this.#anywhere(partition, operation, options);
     const repeatable =
       operation.kind !== "batch" || options.repeatable === true || operation.requestId !== undefined;
-    return this.#atLeader(partition, options.timeoutMs, repeatable, {
-      attemptMsMax: OPERATION_ATTEMPT_MS_MAX,
+    // What waits for changes is answered when there are some.
+    const waitMs = operation.kind === "watch" ? operation.waitMs : 0;
+    const { timeoutMs = this.#routes.requestTimeoutMs } = options;
+    return this.#atLeader(partition, timeoutMs + waitMs, repeatable, {
+      attemptMsMax: OPERATION_ATTEMPT_MS_MAX + waitMs,
       here: () => this.#routes.replicas.operate(partition, operation),
       there: (to, timeoutMs) => this.#routes.callOperate(to, { partition, operation }, timeoutMs),
     });
@@ -160,6 +165,40 @@ export class RoutedRegisters implements Registers, LeaderAccess {
     this.#isStopped = true;
     for (const reject of this.#waiting) reject(stopping());
     this.#waiting.clear();
+  }
+
+  /** A stale read: here, if a replica is held here, else at those who hold one. */
+  async #anywhere(partition: number, operation: Operation, options: RegisterOptions): Promise<Outcome> {
+    if (this.#isStopped) throw stopping();
+    const { replicas, callOperate, requestTimeoutMs } = this.#routes;
+    const deadline = performance.now() + (options.timeoutMs ?? requestTimeoutMs);
+    let last: unknown;
+    try {
+      return await replicas.operate(partition, operation);
+    } catch (error) {
+      if (!(error instanceof NotLeaderError)) throw error;
+      last = error;
+    }
+    const refused = new Set<NodeId>();
+    for (;;) {
+      const leftMs = deadline - performance.now();
+      const target = leftMs > 0 ? await this.#candidate(partition, refused) : undefined;
+      if (target === undefined) {
+        throw new UnavailableError(`nobody who holds partition ${partition} answered; try again`, {
+          cause: last,
+        });
+      }
+      refused.add(target.nodeId);
+      try {
+        return await callOperate(
+          target,
+          { partition, operation },
+          Math.min(leftMs, OPERATION_ATTEMPT_MS_MAX),
+        );
+      } catch (error) {
+        last = error;
+      }
+    }
   }
 
   #atLeader<T>(

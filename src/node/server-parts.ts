@@ -34,6 +34,7 @@ import { portError, writeHostPort } from "./server-addresses.ts";
 import type { ServerState } from "./server-state.ts";
 import { StoreCare } from "./store-care.ts";
 import { SystemEntries } from "./system-entries.ts";
+import { ValueWatch } from "./value-watch.ts";
 
 const BLOB_CALL_MS = 10_000;
 /** How soon a new member of a shared group is watched, at the latest. */
@@ -49,6 +50,7 @@ export interface ServerParts {
   readonly registers: RoutedRegisters;
   readonly layout: KeyLayout;
   readonly values: KeyValues;
+  readonly valueWatch: ValueWatch;
   readonly locks: Locks;
   readonly jobs: ClusterJobs;
   readonly view: ClusterView;
@@ -273,6 +275,7 @@ export async function setUpParts(
     registers,
     layout,
     values: new KeyValues({ registers, layout }),
+    valueWatch: new ValueWatch({ registers, layout }),
     locks,
     jobs,
     view,

@@ -15,11 +15,10 @@ import type {
   NodeStatus,
   PartitionStatus,
 } from "../edge/backend.ts";
-import { type ClusterError, UnauthenticatedError, UnavailableError } from "../errors.ts";
 import type { Failure, Job, JobSpecInput, JobStats, JobStatus, Result } from "../job/job-spec.ts";
 import { Caller, type CallerOptions } from "./caller.ts";
-import { ofFailure, ofThrown } from "./edge-error.ts";
-import { readEvents } from "./event-reader.ts";
+import type { SentEvent } from "./event-reader.ts";
+import { followEvents } from "./event-source.ts";
 import { Locks } from "./locks.ts";
 import { Values } from "./values.ts";
 
@@ -33,7 +32,14 @@ export type {
 export { ClusterError } from "../errors.ts";
 export type { Failure, Job, JobSpecInput, JobStats, JobStatus, Result } from "../job/job-spec.ts";
 export type { AcquireOptions, Lock } from "./locks.ts";
-export { StoredValue, type ValueInfo, type WriteResult, type WrittenValue } from "./values.ts";
+export {
+  StoredValue,
+  type Value,
+  type ValueChange,
+  type ValueInfo,
+  type WriteResult,
+  type WrittenValue,
+} from "./values.ts";
 
 export type ClientOptions = CallerOptions;
 
@@ -60,9 +66,6 @@ export interface ScrapeRequest extends Pick<JobSpecInput, "extract" | "formats" 
 
 /** Longer than the edge waits for a page. */
 const SCRAPE_MS_MAX = 150_000;
-const PAUSE_MS_MIN = 50;
-/** Three heartbeats of the edge. */
-const SILENT_MS_MAX = 30_000;
 const POLL_MS_MIN = 100;
 const POLL_MS_MAX = 1_000;
 const RESULTS_PER_PAGE = 200;
@@ -169,31 +172,12 @@ export class Client {
     jobId: string,
     options: { lastEventId?: string | undefined; pages?: boolean; signal?: AbortSignal } = {},
   ): AsyncGenerator<ClientEvent, void, void> {
-    let lastEventId = options.lastEventId ?? "";
-    let isOver = false;
-    let failedSinceMs: number | undefined;
-    while (!isOver) {
-      const server = this.#caller.servers.current;
-      try {
-        for await (const { event, id } of this.#eventsOf(server, jobId, lastEventId, options)) {
-          failedSinceMs = undefined;
-          lastEventId = id;
-          isOver = event.kind === "status" && OVER.includes(event.status);
-          yield event;
-        }
-        if (options.signal?.aborted === true) return;
-        if (!isOver) await untilLater(PAUSE_MS_MIN, options.signal);
-      } catch (thrown) {
-        if (options.signal?.aborted === true) return;
-        const error = ofThrown(thrown, server);
-        failedSinceMs ??= performance.now();
-        const isHopeless = performance.now() - failedSinceMs > this.#caller.timeoutMs;
-        if (error instanceof UnauthenticatedError && this.#caller.signIn.canRenew && !isHopeless)
-          this.#caller.signIn.forget();
-        else if (error.remedy === "reject" || isHopeless) throw error;
-        else this.#caller.servers.moveOnFrom(server);
-        await untilLater(PAUSE_MS_MIN, options.signal);
-      }
+    const path = `/v1/jobs/${encodeURIComponent(jobId)}/events?pages=${options.pages !== false}`;
+    for await (const sent of followEvents(this.#caller, path, options)) {
+      const event = jobEventOf(sent);
+      if (event === undefined) continue;
+      yield event;
+      if (event.kind === "status" && OVER.includes(event.status)) return;
     }
   }
 
@@ -215,42 +199,6 @@ export class Client {
   close(): Promise<void> {
     return this.#caller.close();
   }
-
-  async *#eventsOf(
-    server: string,
-    jobId: string,
-    lastEventId: string,
-    options: { pages?: boolean; signal?: AbortSignal },
-  ): AsyncGenerator<{ event: ClientEvent; id: string }> {
-    const url = `${server}/v1/jobs/${encodeURIComponent(jobId)}/events?pages=${options.pages !== false}`;
-    const headers = {
-      accept: "text/event-stream",
-      ...(lastEventId === "" ? {} : { "last-event-id": lastEventId }),
-    };
-    const signal = AbortSignal.any([this.#caller.closing, ...(options.signal ? [options.signal] : [])]);
-    const { statusCode, body } = await this.#caller.connection.stream(url, headers, SILENT_MS_MAX, signal);
-    if (statusCode !== 200) {
-      // Each answer of an edge that is no stream is a problem; anything else came from something in between.
-      throw problemError(await body.text(), `${server} answered ${statusCode}`);
-    }
-    for await (const { event, data, id } of readEvents(body)) {
-      switch (event) {
-        case "progress":
-          yield { event: { kind: "progress", stats: JSON.parse(data) as JobStats }, id: id || lastEventId };
-          break;
-        case "status": {
-          const { status, job } = JSON.parse(data) as { status: JobStatus; job: Job };
-          yield { event: { kind: "status", status, job }, id: id || lastEventId };
-          break;
-        }
-        case "page":
-          yield { event: { kind: "page", id, result: JSON.parse(data) as Result }, id };
-          break;
-        case "problem":
-          throw problemError(data, server);
-      }
-    }
-  }
 }
 
 /** @throws {UsageError} no server, or nothing or too much to sign in with. */
@@ -258,18 +206,18 @@ export function createClient(options: ClientOptions): Client {
   return new Client(options);
 }
 
-interface ProblemBody {
-  readonly code?: string;
-  readonly detail?: string;
-  readonly retryAfterMs?: number;
-}
-
-function problemError(text: string, otherwise: string): ClusterError {
-  try {
-    const { code = "UNAVAILABLE", detail = otherwise, retryAfterMs } = JSON.parse(text) as ProblemBody;
-    return ofFailure({ code, message: detail, retryAfterMs });
-  } catch (cause) {
-    return new UnavailableError(otherwise, { cause });
+function jobEventOf({ event, data, id }: SentEvent): ClientEvent | undefined {
+  switch (event) {
+    case "progress":
+      return { kind: "progress", stats: JSON.parse(data) as JobStats };
+    case "status": {
+      const { status, job } = JSON.parse(data) as { status: JobStatus; job: Job };
+      return { kind: "status", status, job };
+    }
+    case "page":
+      return { kind: "page", id, result: JSON.parse(data) as Result };
+    default: // One of a later version.
+      return undefined;
   }
 }
 

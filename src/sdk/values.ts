@@ -7,8 +7,10 @@
  * rival's.
  */
 import { randomUUID } from "node:crypto";
+import type { WatchedValue } from "../edge/value-calls.ts";
 import { NotFoundError, PreconditionFailedError } from "../errors.ts";
 import type { Caller } from "./caller.ts";
+import { followEvents } from "./event-source.ts";
 
 /** Bytes and text are kept as they are, anything else as JSON. */
 export type Value =
@@ -53,6 +55,17 @@ interface Conditions {
 
 const KEYS_PER_PAGE = 1000;
 
+interface ReadFields extends WrittenValue {
+  /** Base64. */
+  readonly value: string;
+  readonly contentType: string;
+  readonly ageMs?: number | null;
+}
+
+export type ValueChange =
+  | { readonly kind: "value"; readonly key: string; readonly value: StoredValue }
+  | { readonly kind: "deleted"; readonly key: string };
+
 /** A value as it was read. */
 export class StoredValue {
   readonly bytes: Uint8Array;
@@ -61,11 +74,15 @@ export class StoredValue {
   /** ISO 8601; null: never. */
   readonly expiresAt: string | null;
 
-  constructor(read: { value: string; contentType: string; etag: string; expiresAt: string | null }) {
+  /** Of a stale read: milliseconds since the copy was surely up to date; null: not known; undefined: it is. */
+  readonly ageMs: number | null | undefined;
+
+  constructor(read: ReadFields) {
     this.bytes = Buffer.from(read.value, "base64");
     this.contentType = read.contentType;
     this.etag = read.etag;
     this.expiresAt = read.expiresAt;
+    this.ageMs = read.ageMs;
   }
 
   text(): string {
@@ -85,10 +102,19 @@ export class Values {
     this.#caller = caller;
   }
 
-  /** Undefined: nothing was written under it, or it was deleted or has expired. */
-  async get(namespace: string, key: string): Promise<StoredValue | undefined> {
+  /**
+   * Undefined: nothing was written under it, or it was deleted or has expired.
+   *
+   * @param options.stale from the copy at hand: quick, also without a majority, perhaps out of date; see `ageMs`.
+   */
+  async get(
+    namespace: string,
+    key: string,
+    options: { readonly stale?: boolean | undefined } = {},
+  ): Promise<StoredValue | undefined> {
+    const input = { namespace, key, stale: options.stale === true };
     try {
-      const read = await this.#caller.call((to, rest) => to.kv.get.query({ namespace, key }, rest));
+      const read = await this.#caller.call((to, rest) => to.kv.get.query(input, rest));
       return "value" in read ? new StoredValue(read) : undefined;
     } catch (error) {
       if (error instanceof NotFoundError) return undefined;
@@ -157,6 +183,62 @@ export class Values {
       yield* items;
       cursor = nextCursor ?? undefined;
     } while (cursor !== undefined);
+  }
+
+  /**
+   * What is there, then each change as it is committed; for each key in order. It goes
+   * on at another server when its own dies, and misses no key's last state: of several
+   * changes in quick succession, or during a change of servers, it may tell the last only.
+   *
+   * Remembers the keys that it has told of: bounded by the size of what is watched.
+   *
+   * @param options.key only this one.
+   */
+  async *watch(
+    namespace: string,
+    options: {
+      readonly key?: string | undefined;
+      readonly prefix?: string | undefined;
+      readonly signal?: AbortSignal | undefined;
+    } = {},
+  ): AsyncGenerator<ValueChange, void, void> {
+    const { key, prefix = "", signal } = options;
+    const query = new URLSearchParams({ watch: "true", prefix, ...(key === undefined ? {} : { key }) });
+    const path = `/v1/kv/${encodeURIComponent(namespace)}?${query}`;
+    // By id: what was told last. Between a beginning and `ready`, `confirmed` holds what is still there.
+    const told = new Map<string, { readonly key: string; readonly etag: string }>();
+    let confirmed: Set<string> | undefined;
+    for await (const { event, data } of followEvents(this.#caller, path, { signal })) {
+      switch (event) {
+        case "opened":
+        case "reset":
+          confirmed = new Set();
+          break;
+        case "value": {
+          const watched = JSON.parse(data) as WatchedValue;
+          confirmed?.add(watched.id);
+          if (told.get(watched.id)?.etag === watched.etag) break;
+          told.set(watched.id, { key: watched.key, etag: watched.etag });
+          yield { kind: "value", key: watched.key, value: new StoredValue(watched) };
+          break;
+        }
+        case "deleted": {
+          const { id } = JSON.parse(data) as { id: string };
+          const known = told.get(id);
+          told.delete(id);
+          if (known !== undefined) yield { kind: "deleted", key: known.key };
+          break;
+        }
+        case "ready":
+          for (const [id, known] of told) {
+            if (confirmed?.has(id) !== false) continue;
+            told.delete(id);
+            yield { kind: "deleted", key: known.key };
+          }
+          confirmed = undefined;
+          break;
+      }
+    }
   }
 
   #write(

@@ -20,6 +20,7 @@ import { KeyValues } from "../../src/node/key-values.ts";
 import { LockKeeper } from "../../src/node/lock-keeper.ts";
 import { Locks } from "../../src/node/locks.ts";
 import { SystemEntries } from "../../src/node/system-entries.ts";
+import { ValueWatch } from "../../src/node/value-watch.ts";
 import { MemoryJobs } from "./memory-jobs.ts";
 import { MemoryRegisters } from "./memory-registers.ts";
 
@@ -123,6 +124,7 @@ export async function createGround(): Promise<Ground> {
         accounts,
         cluster: clusterOf(nodes),
         values: new KeyValues({ registers, layout }),
+        valueWatch: new ValueWatch({ registers, layout }),
         locks,
         ready: () => readiness.value,
       };

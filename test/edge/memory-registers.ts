@@ -1,11 +1,18 @@
 /** Registers in memory: one state for all partitions, operations one after another. */
+import { EventEmitter, once } from "node:events";
 import { UnavailableError } from "../../src/errors.ts";
 import type { LeaderAccess, LeaderQuestion, Registers } from "../../src/node/registers.ts";
-import type { Entry, Operation, Outcome } from "../../src/replication/register.ts";
+import type { Entry, Operation, Outcome, WatchedChange } from "../../src/replication/register.ts";
 
 const PARTITION_CHAR = 1;
 
+type WatchOperation = Extract<Operation, { kind: "watch" }>;
+
 export class MemoryRegisters implements Registers, LeaderAccess {
+  // All changes, in order; those before #compacted can't be told any more.
+  readonly #log: { readonly at: string; readonly change: WatchedChange }[] = [];
+  #compacted = 0;
+  #changed = new EventEmitter<{ change: [] }>().setMaxListeners(0);
   // By partition and key: what is placed elsewhere is not found here.
   readonly #entries = new Map<string, Entry>();
   readonly #outcomes = new Map<string, Outcome>();
@@ -35,6 +42,7 @@ export class MemoryRegisters implements Registers, LeaderAccess {
           kind: "scanned",
           entries: all.slice(0, operation.limit),
           more: all.length > operation.limit,
+          version: `w${this.#log.length}`,
         };
       }
       case "batch": {
@@ -45,9 +53,16 @@ export class MemoryRegisters implements Registers, LeaderAccess {
         if (requestId !== undefined) this.#outcomes.set(place + requestId, outcome);
         return outcome;
       }
-      default:
-        throw new UnavailableError("nothing is watched here");
+      case "watch":
+        return this.#watch(place, operation);
     }
+  }
+
+  /** Nothing that has happened until now can be told any more to those who watch. */
+  compact(): void {
+    this.#compacted = this.#log.length + 1;
+    this.#log.push({ at: "", change: { kind: "delete", key: "", version: "" } });
+    this.#changed.emit("change");
   }
 
   askLeader<T>(_partition: number, { here }: LeaderQuestion<T>): Promise<T> {
@@ -61,7 +76,7 @@ export class MemoryRegisters implements Registers, LeaderAccess {
   #read(at: string): Entry | undefined {
     const entry = this.#entries.get(at);
     if (entry?.expiresAtMs === undefined || entry.expiresAtMs > this.nowMs()) return entry;
-    this.#entries.delete(at);
+    this.#remove(at);
     return undefined;
   }
 
@@ -75,12 +90,42 @@ export class MemoryRegisters implements Registers, LeaderAccess {
     const version = `1.a/1.${++this.#writes}`;
     for (const change of changes) {
       const { kind, key } = change;
-      if (kind === "delete") this.#entries.delete(place + key);
+      if (kind === "delete") this.#remove(place + key);
       else {
         const { value, expiresAtMs } = change;
-        this.#entries.set(place + key, { key, version, value, expiresAtMs });
+        const entry = { key, version, value, expiresAtMs };
+        this.#entries.set(place + key, entry);
+        this.#told(place + key, { kind: "put", entry });
       }
     }
     return { kind: "written", version };
+  }
+
+  async #watch(place: string, { prefix, from, waitMs }: WatchOperation): Promise<Outcome> {
+    const first = from === undefined ? this.#log.length : Number(from.slice(1));
+    const deadline = performance.now() + waitMs;
+    for (;;) {
+      if (first < this.#compacted) return { kind: "compacted" };
+      const changes = this.#log
+        .slice(first)
+        .filter(({ at }) => at.startsWith(place + prefix))
+        .map(({ change }) => change);
+      const leftMs = deadline - performance.now();
+      if (changes.length > 0 || leftMs <= 0 || from === undefined) {
+        return { kind: "changed", changes, version: `w${this.#log.length}` };
+      }
+      await once(this.#changed, "change", { signal: AbortSignal.timeout(Math.ceil(leftMs)) }).catch(() => {});
+      if (this.isDown) throw new UnavailableError("no leader answers");
+    }
+  }
+
+  #remove(at: string): void {
+    const key = at.slice(PARTITION_CHAR);
+    if (this.#entries.delete(at)) this.#told(at, { kind: "delete", key, version: `1.a/1.${++this.#writes}` });
+  }
+
+  #told(at: string, change: WatchedChange): void {
+    this.#log.push({ at, change });
+    this.#changed.emit("change");
   }
 }

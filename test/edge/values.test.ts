@@ -1,5 +1,6 @@
 /** Users' values over REST and the SDK: what is kept, under which conditions it changes, who sees it. */
 import { randomInt } from "node:crypto";
+import { EventEmitter, once } from "node:events";
 import { Readable } from "node:stream";
 import { type Test, test } from "tap";
 import { request } from "undici";
@@ -366,6 +367,114 @@ test("a write whose answer was lost is neither made twice nor refused as a rival
   t.equal(created.written, true);
   t.equal(ground.registers.batches, before + 2, "it was repeated");
   t.equal((await client.kv.get("n", "k"))?.etag, created.etag);
+});
+
+test("a watch tells what is there, then each change, over a change of servers and a loss of memory", async (t) => {
+  const { ground, url } = await setUp(t);
+  const other = await ground.addEdge();
+  const line = await FlakyLine.to(url);
+  const signIn = { ca: ground.ca, username: "alice", password: PASSWORD };
+  const writer = createClient({ servers: [other.url], ...signIn });
+  const reader = createClient({ servers: [line.url, other.url], ...signIn });
+  t.teardown(async () => {
+    await writer.close();
+    await reader.close();
+  });
+  const { kv } = writer;
+  await kv.set("n", "a/1", "one");
+  await kv.set("n", "b/1", "other prefix");
+  await kv.set("m", "a/1", "other namespace");
+  const over = new AbortController();
+  const told: string[] = [];
+  const heard = new EventEmitter();
+  const watching = (async () => {
+    for await (const change of reader.kv.watch("n", { prefix: "a/", signal: over.signal })) {
+      told.push(`${change.key} ${change.kind === "value" ? change.value.text() : "deleted"}`);
+      heard.emit("change");
+    }
+  })();
+  const until = async (line: string) => {
+    while (!told.includes(line)) await once(heard, "change");
+  };
+
+  await until("a/1 one");
+  await kv.set("n", "a/2", "two");
+  await until("a/2 two");
+  await kv.delete("n", "a/1");
+  await until("a/1 deleted");
+  line.cut();
+  await kv.set("n", "a/2", "two again");
+  await until("a/2 two again");
+  ground.registers.compact();
+  await kv.delete("n", "a/2");
+  await kv.set("n", "a/3", "three", { ttlMs: 100 });
+  await until("a/2 deleted");
+  await until("a/3 three");
+  await until("a/3 deleted");
+  over.abort();
+  await watching;
+
+  t.same(told.toSorted(), [
+    "a/1 deleted",
+    "a/1 one",
+    "a/2 deleted",
+    "a/2 two",
+    "a/2 two again",
+    "a/3 deleted",
+    "a/3 three",
+  ]);
+});
+
+test("one key is watched over REST, until the client leaves", async (t) => {
+  const { as, url } = await setUp(t);
+  const [alice, viewer] = [await as("alice"), await as("victor")];
+  await alice.send("PUT", "/v1/kv/n/k", "one");
+  await alice.send("PUT", "/v1/kv/n/j", "not asked for");
+  t.equal((await viewer.send("GET", "/v1/kv/n?watch=true")).status, 403);
+  t.equal((await alice.send("GET", "/v1/kv/n?watch=yes")).status, 422);
+
+  const { statusCode, headers, body } = await request(`${url}/v1/kv/n?watch=true&key=k`, {
+    dispatcher: alice.agent,
+    headers: { authorization: alice.authorization },
+  });
+  t.equal(statusCode, 200);
+  t.match(headers["content-type"], /^text\/event-stream/);
+  let text = "";
+  for await (const chunk of body) {
+    text += String(chunk);
+    if (/"value":"dHdv"/.test(text)) await alice.send("DELETE", "/v1/kv/n/k");
+    else if (/event: ready/.test(text)) await alice.send("PUT", "/v1/kv/n/k", "two");
+    if (/event: deleted/.test(text)) break;
+  }
+
+  t.match(
+    text,
+    /event: value\ndata: \{"id":"[\w-]{22}","key":"k".*"value":"b25l"\}\n\nevent: ready\ndata: \{\}\n\nevent: value\n.*"dHdv"\}\n\nevent: deleted\ndata: \{"id":"[\w-]{22}"\}/,
+  );
+  t.notMatch(text, /"key":"j"/);
+});
+
+test("a stale read says how old it may be, and needs no majority", async (t) => {
+  const { as, ground, url } = await setUp(t);
+  const alice = await as("alice");
+  await alice.send("PUT", "/v1/kv/n/k", "one");
+  const { operate } = ground.registers;
+  ground.registers.operate = async (partition, operation) => {
+    const isStale = operation.kind === "get" && operation.stale === true;
+    const outcome = await operate.call(ground.registers, partition, operation);
+    return isStale && outcome.kind === "entries" ? { ...outcome, ageMs: 1234.5 } : outcome;
+  };
+  const client = createClient({ servers: [url], ca: ground.ca, username: "alice", password: PASSWORD });
+  t.teardown(() => client.close());
+
+  const read = await alice.send("GET", "/v1/kv/n/k?stale=true");
+
+  t.equal(read.text, "one");
+  t.equal(read.headers["x-stale-age-ms"], "1235");
+  t.equal((await alice.send("GET", "/v1/kv/n/k?stale=false")).headers["x-stale-age-ms"], undefined);
+  t.equal((await alice.send("GET", "/v1/kv/n/k?stale=1")).status, 422);
+  t.equal((await client.kv.get("n", "k", { stale: true }))?.ageMs, 1234.5);
+  t.equal((await client.kv.get("n", "k"))?.ageMs, undefined);
 });
 
 const seed = Number(process.env.SEED ?? randomInt(2 ** 31));
