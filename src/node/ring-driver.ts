@@ -10,7 +10,8 @@ import { type Identifier, isNodeId, type NodeId, nodeIdOf } from "../ring/identi
 import type { Found } from "../ring/lookup.ts";
 import type { ContactRecord, Member } from "../ring/member.ts";
 import type { RingMessage } from "../ring/message.ts";
-import { Ring, type RingEffect } from "../ring/ring.ts";
+import { Ring } from "../ring/ring.ts";
+import type { RingEffect } from "../ring/ring-effect.ts";
 
 /** Ticks are no nearer to one another, and farther apart only while nothing is due. */
 const TICK_MS = 25;

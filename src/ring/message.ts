@@ -4,7 +4,7 @@
  * that its answer repeats; all are idempotent, stale or repeated ones harmless.
  */
 import { z } from "zod";
-import { memberSchema, nodeIdSchema } from "./member.ts";
+import { type Member, memberSchema, nodeIdSchema } from "./member.ts";
 
 export const SUCCESSORS_MAX = 32;
 export const AVOID_MAX = 64;
@@ -81,3 +81,14 @@ type Asking = Exclude<WithId, Answer>;
 type Unnumbered<M> = M extends unknown ? Omit<M, "id"> : never;
 /** A question whose id is still to be given. */
 export type Question = Unnumbered<Asking>;
+
+const NOTHING = new Uint8Array(0);
+
+/** `led` is the driver's to fill in. */
+export function pingOf(self: Member, load: number): Question & { readonly kind: "ping" } {
+  return { kind: "ping", load, led: NOTHING, zone: self.zone };
+}
+
+export function pongOf(self: Member, load: number, id: number): RingMessage {
+  return { kind: "pong", id, load, led: NOTHING, zone: self.zone };
+}

@@ -161,7 +161,7 @@ const RULES: readonly Rule[] = [
   },
   {
     rule: "of two processes with one incarnation only the one heard first is the node",
-    file: "ring.ts",
+    file: "starts.ts",
     changes: [['return from.instance === "" || from.instance === known.instance;', "return true;"]],
     schedule: (ringClass) => {
       const simulator = settled(ringClass, ["1", "4", "6", "8"], 8);

@@ -3,7 +3,8 @@ import { test } from "tap";
 import type { NodeId } from "../../src/ring/identifier.ts";
 import type { Member } from "../../src/ring/member.ts";
 import type { RingMessage } from "../../src/ring/message.ts";
-import { Ring, type RingEffect } from "../../src/ring/ring.ts";
+import { Ring } from "../../src/ring/ring.ts";
+import type { RingEffect } from "../../src/ring/ring-effect.ts";
 import { CONVERGE_MS_MAX, grow, largestArc, splitInTwo } from "../simulation/ring-churn.ts";
 import { RingSimulator } from "../simulation/ring-simulator.ts";
 

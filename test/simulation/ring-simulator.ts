@@ -10,7 +10,8 @@ import type { NodeId } from "../../src/ring/identifier.ts";
 import type { Found } from "../../src/ring/lookup.ts";
 import type { ContactRecord, Member, Sender } from "../../src/ring/member.ts";
 import type { RingMessage } from "../../src/ring/message.ts";
-import { Ring, type RingEffect } from "../../src/ring/ring.ts";
+import { Ring } from "../../src/ring/ring.ts";
+import type { RingEffect } from "../../src/ring/ring-effect.ts";
 import { randomFrom } from "./random.ts";
 import { RingTraffic } from "./ring-traffic.ts";
 
