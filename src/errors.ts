@@ -17,6 +17,7 @@ export type ErrorCode =
   | "NOT_FOUND"
   | "WRONG_STATE"
   | "PRECONDITION_FAILED"
+  | "PAGE_FAILED"
   | "LOCK_HELD"
   | "LOCK_LOST"
   | "TOO_LARGE"
@@ -164,6 +165,23 @@ export class PreconditionFailedError extends ClusterError {
 
   override get details(): ErrorDetails {
     return { etag: this.etag };
+  }
+}
+
+/** The site did not give the page, or not in time: nothing is wrong with the cluster. */
+export class PageFailedError extends ClusterError {
+  readonly code = "PAGE_FAILED";
+  readonly remedy = "reject";
+  /** What the site answered; null: nothing usable. */
+  readonly pageStatus: number | null;
+
+  constructor(reason: string, pageStatus: number | null, options?: ErrorOptions) {
+    super(`the page gave no result: ${reason}`, options);
+    this.pageStatus = pageStatus;
+  }
+
+  override get details(): ErrorDetails {
+    return { pageStatus: this.pageStatus };
   }
 }
 

@@ -78,6 +78,12 @@ export function findConnection(flags: ConnectionFlags): Connection | undefined {
   const isGiven = Object.values(given).some((value) => value !== undefined);
   // Credentials come from one place only: those of a profile don't fit the user of a flag.
   const { apiKey, token, username, password } = isGiven ? given : (profile?.content ?? {});
+  const source = profile?.path ?? "--servers";
+  if ((apiKey ?? token ?? username ?? password) === undefined) {
+    throw new UsageError(
+      `${source} does not say who signs in: add --api-key KEY or --token TOKEN, or set ORBWEAVER_USERNAME and ORBWEAVER_PASSWORD; a --profile FILE holds servers and credentials together`,
+    );
+  }
   const options: ClientOptions = {
     servers: servers ?? profile?.content.servers ?? [],
     ca: caFile === undefined ? profile?.content.ca : readText("--ca-file", caFile),
@@ -90,7 +96,7 @@ export function findConnection(flags: ConnectionFlags): Connection | undefined {
   return {
     options,
     isFound: servers === undefined && named === undefined,
-    source: profile?.path ?? "--servers",
+    source,
   };
 }
 

@@ -17,6 +17,7 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   NOT_FOUND: 404,
   WRONG_STATE: 409,
   PRECONDITION_FAILED: 412,
+  PAGE_FAILED: 502,
   LOCK_HELD: 409,
   LOCK_LOST: 409,
   TOO_LARGE: 413,
@@ -28,6 +29,17 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
 };
 
 const RETRY_AFTER_MS = 1_000;
+
+/** Of failures of HTTP itself, which have no error of ours. */
+const HTTP_CODE: Readonly<Record<number, string>> = {
+  400: "BAD_REQUEST",
+  404: "NOT_FOUND",
+  405: "METHOD_NOT_ALLOWED",
+  413: "TOO_LARGE",
+  415: "UNSUPPORTED_MEDIA_TYPE",
+  500: "INTERNAL",
+  501: "UNSUPPORTED",
+};
 
 /** A failure of HTTP itself, before any call was made. The message is shown. */
 export class HttpError extends Error {
@@ -46,8 +58,9 @@ export interface Problem {
   readonly detail: string;
   /** The request, as the server's log knows it. */
   readonly instance: string;
-  readonly code?: ErrorCode;
-  readonly remedy?: "retry" | "redirect" | "reject";
+  /** Stable; that of the error, or of `HTTP_CODE`. */
+  readonly code: string;
+  readonly remedy: "retry" | "redirect" | "reject";
   readonly retryAfterMs?: number;
   readonly errors?: readonly InputIssue[];
   /** What the error's `details` hold, e.g. `etag`. */
@@ -60,7 +73,7 @@ export function problemOf(error: unknown, requestId: string): Problem | undefine
   if (error instanceof ClusterError) {
     const status = statusOf(error);
     return {
-      type: `urn:orbweaver:error:${error.code.toLowerCase().replaceAll("_", "-")}`,
+      type: typeOf(error.code),
       title: STATUS_CODES[status] ?? "Error",
       status,
       detail: error.message,
@@ -100,14 +113,15 @@ const ISSUES_MAX = 100;
 
 /** @param what is wrong: "the body", "the query", … */
 export function inputError(what: string, error: z.core.$ZodError): InvalidInputError {
-  const issues = error.issues.slice(0, ISSUES_MAX).flatMap(issuesOf);
+  const issues = error.issues.slice(0, ISSUES_MAX).flatMap((issue) => issuesOf(issue, []));
   const [first] = issues;
   const detail = first === undefined ? "" : `: ${first.path === "" ? "" : `${first.path}: `}${first.message}`;
   return new InvalidInputError(`${what} is not valid${detail}`, issues, { cause: error });
 }
 
-function issuesOf(issue: z.core.$ZodIssue): InputIssue[] {
-  const path = issue.path.map(String).join(".");
+function issuesOf(issue: z.core.$ZodIssue, within: readonly PropertyKey[]): InputIssue[] {
+  const full = [...within, ...issue.path];
+  const path = full.map(String).join(".");
   if (issue.code === "unrecognized_keys") {
     // The path of the unknown field itself, not of the object that it stands in.
     return issue.keys.map((key) => ({
@@ -115,16 +129,20 @@ function issuesOf(issue: z.core.$ZodIssue): InputIssue[] {
       message: "there is no such field, or this version does not support it",
     }));
   }
+  if (issue.code === "invalid_union") {
+    // Of several forms it is surely the one that fits on the whole, and fails further inside.
+    const nearest = issue.errors.find((form) => form.length > 0 && form.every(({ path }) => path.length > 0));
+    if (nearest !== undefined) return nearest.slice(0, ISSUES_MAX).flatMap((inner) => issuesOf(inner, full));
+  }
   return [{ path, message: issue.message }];
 }
 
 function plainProblem(status: number, detail: string, instance: string): Problem {
-  return {
-    type: "about:blank",
-    title: STATUS_CODES[status] ?? "Error",
-    status,
-    detail,
-    instance,
-    ...(isTemporary(status) ? { retryAfterMs: RETRY_AFTER_MS } : {}),
-  };
+  const code = HTTP_CODE[status] ?? "INTERNAL";
+  const title = STATUS_CODES[status] ?? "Error";
+  return { type: typeOf(code), title, status, detail, instance, code, remedy: "reject" };
+}
+
+function typeOf(code: string): string {
+  return `urn:orbweaver:error:${code.toLowerCase().replaceAll("_", "-")}`;
 }

@@ -67,6 +67,7 @@ const TRPC_CODE: Readonly<Record<number, TRPCError["code"]>> = {
   422: "UNPROCESSABLE_CONTENT",
   429: "TOO_MANY_REQUESTS",
   501: "NOT_IMPLEMENTED",
+  502: "BAD_GATEWAY",
   503: "SERVICE_UNAVAILABLE",
 };
 

@@ -4,7 +4,7 @@
  * host, retries, the guard against private addresses.
  */
 import { z } from "zod";
-import { ClusterError, InvalidInputError, UnavailableError } from "../errors.ts";
+import { ClusterError, PageFailedError } from "../errors.ts";
 import { type JobSpec, jobSpecSchema, type Result } from "../job/job-spec.ts";
 import type { Jobs } from "../node/jobs.ts";
 import { type Permitted, protectedCall } from "./call.ts";
@@ -22,6 +22,9 @@ export const scrapeSchema = z
 /** However many retries were asked for. */
 const WAIT_MS_MAX = 120_000;
 
+/** As the leader of a host names it. */
+const ROBOTS_UNAVAILABLE = "robots.txt unavailable";
+
 export const scrapePage = protectedCall({
   access: "jobs:write",
   input: scrapeSchema,
@@ -31,10 +34,13 @@ export const scrapePage = protectedCall({
     const { id } = await jobs.submit(asker.principal.username, spec);
     try {
       const deadline = AbortSignal.timeout(WAIT_MS_MAX);
-      await untilOver(jobs, id, AbortSignal.any([asker.signal, deadline]));
+      const signal = AbortSignal.any([asker.signal, deadline]);
+      const held = await untilOver(jobs, id, signal, Date.now() + WAIT_MS_MAX);
+      if (held !== undefined) throw new PageFailedError(held, null);
       if (deadline.aborted) {
-        throw new UnavailableError(
-          `the page was not had within ${WAIT_MS_MAX / 1000} s; submit a job for it`,
+        throw new PageFailedError(
+          `it was not had within ${WAIT_MS_MAX / 1000} s; submit a job for it, which waits longer`,
+          null,
         );
       }
       const { items } = await jobs.results(id, { limit: 1 });
@@ -46,28 +52,37 @@ export const scrapePage = protectedCall({
   },
 });
 
-async function untilOver(jobs: Jobs, jobId: string, signal: AbortSignal): Promise<void> {
+/** Returns what holds it up when that is in vain: nobody waits for an answer that can't come in time. */
+async function untilOver(
+  jobs: Jobs,
+  jobId: string,
+  signal: AbortSignal,
+  deadlineMs: number,
+): Promise<string | undefined> {
   for await (const event of jobs.events(jobId, { pages: false, signal })) {
-    if (event.kind === "status" && ["completed", "failed", "cancelled"].includes(event.status)) return;
+    if (event.kind === "status" && ["completed", "failed", "cancelled"].includes(event.status))
+      return undefined;
+    if (event.kind !== "progress") continue;
+    const [held] = event.stats.waitingOn;
+    if (held?.reason === ROBOTS_UNAVAILABLE) {
+      return `${held.host} does not answer, or not with its robots.txt, without which no page of it is fetched`;
+    }
+    if (held !== undefined && held.until > deadlineMs) {
+      return `${held.host} is to be left alone until ${new Date(held.until).toISOString()} (${held.reason})`;
+    }
   }
+  return undefined;
 }
 
-async function reasonOf(jobs: Jobs, jobId: string): Promise<Error> {
+async function reasonOf(jobs: Jobs, jobId: string): Promise<PageFailedError> {
   const [failure] = (await jobs.failures(jobId, { limit: 1 })).items;
   if (failure === undefined) {
     const job = await jobs.get(jobId);
     const reason = job.error ?? "robots.txt, a redirect or a rule of the job kept it from being fetched";
-    return new InvalidInputError(`the page gave no result: ${reason}`, [{ path: "url", message: reason }]);
+    return new PageFailedError(reason, null);
   }
-  const isTheSite = failure.status === null || failure.status === 429 || failure.status >= 500;
-  if (isTheSite) {
-    return new UnavailableError(
-      `the site did not give the page: ${failure.reason} (tried ${failure.attempts === 1 ? "once" : `${failure.attempts} times`})`,
-    );
-  }
-  return new InvalidInputError(`the page gave no result: ${failure.reason}`, [
-    { path: "url", message: failure.reason },
-  ]);
+  const { reason, attempts, status } = failure;
+  return new PageFailedError(attempts > 1 ? `${reason} (tried ${attempts} times)` : reason, status);
 }
 
 /** It is ended first when it still runs, because the asker left or waited too long. */

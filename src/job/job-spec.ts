@@ -23,10 +23,10 @@ const pattern = z.string().min(1).max(1024);
 
 const scopeSchema = z.strictObject({
   hosts: z
-    .union([
-      z.enum(["same-host", "same-domain", "any"]),
-      z.array(z.string().min(1).max(255)).min(1).max(1000),
-    ])
+    .union(
+      [z.enum(["same-host", "same-domain", "any"]), z.array(z.string().min(1).max(255)).min(1).max(1000)],
+      'must be "same-host", "same-domain", "any", or a list of 1 to 1000 hosts, e.g. ["a.example", "*.b.example"]',
+    )
     .default("same-host"),
   include: z.array(pattern).max(100).default([]),
   exclude: z.array(pattern).max(100).default([]),
@@ -88,21 +88,28 @@ export const fieldNameSchema = z
   .refine((name) => !["__proto__", "constructor", "prototype"].includes(name), "is a reserved name");
 
 export const ruleSchema: z.ZodType<Rule> = z.lazy(() =>
-  z.union([
-    z.string().min(1).max(1024),
-    z.strictObject({
-      css: z.string().min(1).max(1024),
-      attr: z.string().min(1).max(128).optional(),
-      all: z.boolean().optional(),
-      type: z.enum(["text", "number", "integer", "boolean", "url", "html"]).optional(),
-      required: z.boolean().optional(),
-      fields: z.record(fieldNameSchema, ruleSchema).optional(),
-    }),
-  ]),
+  z.union(
+    [
+      z.string().min(1).max(1024),
+      z.strictObject({
+        css: z.string('must be there: the CSS selector, e.g. ".price"').min(1).max(1024),
+        attr: z.string().min(1).max(128).optional(),
+        all: z.boolean().optional(),
+        type: z.enum(["text", "number", "integer", "boolean", "url", "html"]).optional(),
+        required: z.boolean().optional(),
+        fields: z.record(fieldNameSchema, ruleSchema).optional(),
+      }),
+    ],
+    'must be a CSS selector, e.g. "h1", "a@href", "p::text", or an object {css, attr, type, all, required, fields}',
+  ),
 );
 
 export const extractSchema = z
-  .record(fieldNameSchema, ruleSchema)
+  .record(
+    fieldNameSchema,
+    ruleSchema,
+    'must be an object: a rule for each field, e.g. {"title": "h1", "link": "a@href"}',
+  )
   .refine((rules) => Object.keys(rules).length <= 200, "at most 200 fields");
 export type RuleSet = Readonly<Record<string, Rule>>;
 

@@ -13,6 +13,7 @@ import {
   LockLostError,
   NotFoundError,
   OutcomeUnknownError,
+  PageFailedError,
   PreconditionFailedError,
   RefusedError,
   TooLargeError,
@@ -65,6 +66,10 @@ function ofCode(
       return new WrongStateError(message);
     case "PRECONDITION_FAILED":
       return new PreconditionFailedError(message, typeof details.etag === "string" ? details.etag : null);
+    case "PAGE_FAILED": {
+      const { pageStatus } = details;
+      return new PageFailedError(message, typeof pageStatus === "number" ? pageStatus : null);
+    }
     case "LOCK_HELD":
       return new LockHeldError("", holdingOf(details));
     case "LOCK_LOST":

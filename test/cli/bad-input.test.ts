@@ -50,7 +50,10 @@ test("wrong usage is one clear message, exit code 2, and leaves nothing", async 
     ["jobs list", /no cluster is known here[\s\S]*npm start/],
     ["jobs list --status done", /Allowed choices are queued, running/],
     ["jobs list --servers http://127.0.0.1:8443 --token x", /write https:\/\/HOST:PORT/],
-    ["jobs list --servers https://127.0.0.1:8443", /sign in with exactly one of/],
+    [
+      "jobs list --servers https://127.0.0.1:8443",
+      /--servers does not say who signs in: add --api-key KEY or --token/,
+    ],
     ["jobs list --token x", /name the servers too/],
     ["jobs list --profile none.json", /none\.json: can't be read/],
     ["jobs list --profile profile.json", /profile\.json: is no profile/],

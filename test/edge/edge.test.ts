@@ -168,6 +168,24 @@ test("a wrong spec is refused with the path of what is wrong", async (t) => {
     t.equal(reply.json("code"), "INVALID_INPUT");
   }
 
+  for (const [body, path, message] of [
+    [{ ...spec, scope: { hosts: "mine" } }, "scope.hosts", /"same-host", "same-domain", "any", or a list/],
+    [{ ...spec, extract: "h1" }, "extract", /must be an object: a rule for each field/],
+    [{ ...spec, extract: { a: 5 } }, "extract.a", /must be a CSS selector/],
+    [{ ...spec, extract: { a: {} } }, "extract.a.css", /the CSS selector/],
+    [{ ...spec, extract: { a: { css: "b", type: "nmber" } } }, "extract.a.type", /"number"/],
+    [
+      { ...spec, extract: { a: { css: "b", fields: { c: { css: "d", al: true } } } } },
+      "extract.a.fields.c.al",
+      /no such field/,
+    ],
+  ] as const) {
+    const reply = await alice.call("POST", "/v1/jobs", body);
+    t.equal(reply.json("errors.0.path"), path);
+    t.match(reply.json("errors.0.message"), message);
+    t.match(reply.json("detail"), message);
+  }
+
   t.same(ground.jobs.ids, []);
 });
 
@@ -201,6 +219,17 @@ test("what is no proper request gets a problem with the right status", async (t)
     t.match(reply.headers["content-type"], /^application\/problem\+json/);
     t.match(reply.json("detail"), detail);
     t.equal(reply.json("status"), status);
+    const code = {
+      400: "BAD_REQUEST",
+      401: "UNAUTHENTICATED",
+      404: "NOT_FOUND",
+      405: "METHOD_NOT_ALLOWED",
+      413: "TOO_LARGE",
+      415: "UNSUPPORTED_MEDIA_TYPE",
+      422: "INVALID_INPUT",
+    }[status];
+    t.equal(reply.json("code"), code);
+    t.equal(reply.json("type"), `urn:orbweaver:error:${code.toLowerCase().replaceAll("_", "-")}`);
     t.type(reply.json("title"), "string");
     t.notMatch(reply.text, /node_modules|\.ts:\d/, "no stack");
   }
@@ -288,6 +317,8 @@ test("one page is scraped, answered, and its job is gone", async (t) => {
     seen.push([scope.maxPages, scope.maxDepth, seeds, extract]);
     if (seeds[0]?.endsWith("missing")) ground.jobs.fail(id, failure("HTTP 404", 404));
     else if (seeds[0]?.endsWith("broken")) ground.jobs.fail(id, failure("reset", null));
+    else if (seeds[0]?.endsWith("silent")) return ground.jobs.wait(id, 5_000, "robots.txt unavailable");
+    else if (seeds[0]?.endsWith("closed")) return ground.jobs.wait(id, 600_000, "HTTP 503");
     else ground.jobs.add(id, seeds[0] ?? "");
     ground.jobs.finish(id, "completed");
   };
@@ -298,13 +329,24 @@ test("one page is scraped, answered, and its job is gone", async (t) => {
   });
   const missing = await alice.call("POST", "/v1/scrape", { url: "https://a.example/missing" });
   const broken = await alice.call("POST", "/v1/scrape", { url: "https://a.example/broken" });
+  const silent = await alice.call("POST", "/v1/scrape", { url: "https://a.example/silent" });
+  const closed = await alice.call("POST", "/v1/scrape", { url: "https://a.example/closed" });
   const wrong = await alice.call("POST", "/v1/scrape", { url: "https://a.example/", extract: { a: "b[" } });
 
   t.equal(page.json("url"), "https://a.example/x");
   t.same(seen[0], [1, 0, ["https://a.example/x"], { title: "h1" }]);
-  t.equal(missing.status, 422);
-  t.equal(missing.json("errors.0.message"), "HTTP 404");
-  t.equal(broken.status, 503);
+  for (const [reply, detail, pageStatus] of [
+    [missing, /HTTP 404/, 404],
+    [broken, /reset/, null],
+    [silent, /a\.example does not answer, or not with its robots\.txt/, null],
+    [closed, /a\.example is to be left alone until .*HTTP 503/, null],
+  ] as const) {
+    t.equal(reply.status, 502);
+    t.equal(reply.json("code"), "PAGE_FAILED");
+    t.match(reply.json("detail"), detail);
+    t.equal(reply.json("pageStatus"), pageStatus);
+    t.equal(reply.headers["retry-after"], undefined);
+  }
   t.equal(wrong.json("errors.0.path"), "extract.a");
   t.same(ground.jobs.ids, []);
 });

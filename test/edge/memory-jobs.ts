@@ -128,6 +128,13 @@ export class MemoryJobs implements Jobs {
     this.#change(jobId, { stats: { ...job.stats, failed: failures.length } });
   }
 
+  /** Its host is not asked for that long. */
+  wait(jobId: string, forMs: number, reason: string): void {
+    const { job } = this.#entry(jobId);
+    const waitingOn = [{ host: "a.example", until: Date.now() + forMs, reason }];
+    this.#change(jobId, { stats: { ...job.stats, waitingOn } });
+  }
+
   finish(jobId: string, status: "completed" | "failed"): void {
     this.#change(jobId, { status, finishedAt: "2026-01-01T00:01:00.000Z" });
   }
