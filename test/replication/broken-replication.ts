@@ -7,12 +7,12 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { registerHooks } from "node:module";
 import { fileURLToPath } from "node:url";
-import type { Focus, ReplicationSimulator } from "../simulation/replication-simulator.ts";
+import type { ReplicationSimulator } from "../simulation/replication-simulator.ts";
 
 export interface Break {
   readonly name: string;
-  /** Which kind of misfortune finds it; of all kinds something, when left out. */
-  readonly focus?: Focus;
+  /** Which story finds it; left out: what seeds invent. */
+  readonly story?: string;
   /** Seeds, from 1 on, within which it is found; left out: more than a test has time for. */
   readonly seedsMax?: number;
   /** Path from the root of the repository, text that stands there once, and what stands there instead. */
@@ -62,7 +62,7 @@ const R = "src/replication/";
 export const BREAKS: readonly Break[] = [
   {
     name: "a promise leaves before it is durable",
-    focus: "promises",
+    story: "promises",
     edits: [
       [
         `${R}replica.ts`,
@@ -73,7 +73,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a promise leaves out what was handed to the store before",
-    focus: "promises",
+    story: "promises",
     edits: [
       [
         `${R}replica.ts`,
@@ -100,7 +100,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "reads are not confirmed",
-    focus: "reads",
+    story: "reads",
     seedsMax: 20,
     edits: [
       [
@@ -117,7 +117,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "the answer to an older append confirms",
-    focus: "reads",
+    story: "reads",
     seedsMax: 60,
     edits: [
       [
@@ -129,7 +129,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a failed compare-and-set is not confirmed",
-    focus: "reads",
+    story: "reads",
     seedsMax: 60,
     edits: [
       [
@@ -156,13 +156,13 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a memory that was given up returns under its old id",
-    focus: "members",
+    story: "members",
     seedsMax: 40,
     edits: [
       [
         "test/simulation/replication-node.ts",
-        "this.serial = Math.max(this.serial, serialOf(replica.id)) + 1;",
-        "this.serial = serialOf(replica.id);",
+        "this.serial = Math.max(this.serial, serialOf(id)) + 1;",
+        "this.serial = serialOf(id);",
       ],
     ],
   },
@@ -207,7 +207,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a config is in force only once it is committed",
-    focus: "members",
+    story: "members",
     edits: [
       [
         `${R}leader.ts`,
@@ -218,7 +218,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "two members are changed at once",
-    focus: "members",
+    story: "members",
     edits: [
       [
         `${R}leader.ts`,
@@ -278,7 +278,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "members are changed before the leader serves",
-    focus: "members",
+    story: "members",
     edits: [
       [
         `${R}leader.ts`,

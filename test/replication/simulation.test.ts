@@ -5,7 +5,7 @@
  * breaks that need more seeds than there is time for here.
  */
 import { test } from "tap";
-import { findBreak, simulateOne } from "../simulation/replication-simulation.ts";
+import { findBreak, simulateOne, storyFor } from "../simulation/replication-simulation.ts";
 import { BREAKS, loadBroken } from "./broken-replication.ts";
 
 const first = Number(process.env.SEED ?? Math.floor(Math.random() * 1e9));
@@ -17,12 +17,12 @@ test(`groups keep their promises under faults and become whole in calm (SEED=${f
   let operations = 0;
   let leaders = 0;
   for (; performance.now() < untilMs; seed++) {
-    const focus = [undefined, undefined, undefined, "promises", "reads", "members"] as const;
-    const chosen = focus[seed % focus.length];
-    const result = simulateOne(seed, chosen === undefined ? {} : { focus: chosen });
+    const story = storyFor(seed);
+    const result = simulateOne(seed, story === undefined ? {} : { story });
     operations += result.operations;
     leaders += result.leaders;
-    if (result.problems.length > 0) t.fail(`SEED=${seed}: ${result.problems.join("; ")}`);
+    if (result.problems.length > 0)
+      t.fail(`SEED=${seed} ${story?.name ?? ""}: ${result.problems.join("; ")}`);
   }
   t.comment(`seeds ${first} to ${seed - 1}: ${operations} operations under ${leaders} leaders`);
   t.ok(operations > 0);

@@ -7,6 +7,7 @@ import { textOf } from "./replication-witness.ts";
 
 export interface ClientWorld {
   readonly random: () => number;
+  readonly habits: Habits;
   nodes(): readonly SimulatedNode[];
   /** Runs `then` after `ms` of true time. */
   later(ms: number, then: () => void): void;
@@ -15,8 +16,20 @@ export interface ClientWorld {
   denied(values: readonly string[]): void;
 }
 
-export const KEYS = ["a", "b", "c", "d"];
-const CLIENTS = 6;
+/** How clients behave; may change at any time. */
+export interface Habits {
+  /** Between an answer and the next question, at most. */
+  thinkMs: number;
+  /** As they are at the start. */
+  readonly clients: number;
+  keys: readonly string[];
+  /** Of values: how many are written to vanish soon. */
+  expiryRatio: number;
+  /** Of changes: how many carry a request id. */
+  requestIdRatio: number;
+}
+
+const VALUES_LONG = 200;
 const PATIENCE_MS_MIN = 60;
 const PATIENCE_MS_MAX = 2500;
 const REPEATS_MAX = 6;
@@ -57,14 +70,13 @@ export class Clients {
   #number = 0;
   #value = 0;
   #isOver = false;
-  thinkMs = 40;
 
   constructor(world: ClientWorld) {
     this.#world = world;
   }
 
   start(): void {
-    for (let client = 0; client < CLIENTS; client++) this.#think(client);
+    for (let client = 0; client < this.#world.habits.clients; client++) this.#think(client);
   }
 
   /** No new operations; those without an answer stay unknown. */
@@ -94,8 +106,9 @@ export class Clients {
   /** All keys at once, when calm has returned; `then` hears whether it was answered. */
   readAll(node: SimulatedNode, then: (isRead: boolean) => void): void {
     const number = ++this.#number;
-    const input: Input = { kind: "read", keys: KEYS };
-    const operation: Operation = { kind: "get", keys: KEYS };
+    const keys = [...this.#world.habits.keys];
+    const input: Input = { kind: "read", keys };
+    const operation: Operation = { kind: "get", keys };
     const request: Request = {
       id: undefined,
       invoked: ++this.#moment,
@@ -195,7 +208,7 @@ export class Clients {
       const { prefix, after, limit } = asked.operation;
       if (answer.entries.length > limit) this.#world.complain("a scan gave more than was asked for");
       const last = answer.more ? (answer.entries.at(-1)?.key ?? "") : "\xff";
-      const keys = KEYS.filter(
+      const keys = this.#world.habits.keys.filter(
         (key) => key.startsWith(prefix) && (after === undefined || key > after) && key <= last,
       );
       for (const { key } of answer.entries)
@@ -253,7 +266,7 @@ export class Clients {
   }
 
   #think(client: number): void {
-    this.#world.later(this.#world.random() * this.thinkMs, () => {
+    this.#world.later(this.#world.random() * this.#world.habits.thinkMs, () => {
       if (this.#isOver) return;
       const { operation, input } = this.#invent();
       const id = operation.kind === "batch" ? operation.requestId : undefined;
@@ -301,9 +314,9 @@ export class Clients {
   }
 
   #invent(): { operation: Operation; input: Input } {
-    const { random } = this.#world;
-    const keys = KEYS.filter(() => random() < 0.5);
-    const key = KEYS[Math.floor(random() * KEYS.length)]!;
+    const { random, habits } = this.#world;
+    const keys = habits.keys.filter(() => random() < 0.5);
+    const key = habits.keys[Math.floor(random() * habits.keys.length)]!;
     const dice = random();
     if (dice < 0.25) return { operation: { kind: "get", keys: [key] }, input: { kind: "read", keys: [key] } };
     if (dice < 0.3 && keys.length > 0)
@@ -318,25 +331,25 @@ export class Clients {
         ...(after === undefined ? {} : { after }),
       };
       // Which keys it tells about shows in its answer.
-      return { operation, input: { kind: "read", keys: KEYS } };
+      return { operation, input: { kind: "read", keys: habits.keys } };
     }
     const touched = dice < 0.5 && keys.length > 0 ? keys : [key];
     const changes: Change[] = touched.map((name) => ({
       key: name,
       value: random() < 0.15 ? null : `v${++this.#value}`,
-      mayExpire: random() < 0.1,
+      mayExpire: random() < habits.expiryRatio,
     }));
     const conditions: Condition[] = [];
     const versions = new Map<string, string>();
     if (random() < 0.5) {
-      const on = random() < 0.2 ? KEYS[Math.floor(random() * KEYS.length)]! : touched[0]!;
+      const on = random() < 0.2 ? habits.keys[Math.floor(random() * habits.keys.length)]! : touched[0]!;
       const seen = this.#seen.get(on);
       if (seen !== undefined && random() < 0.7) {
         conditions.push({ key: on, is: { value: seen.value } });
         versions.set(on, seen.version);
       } else conditions.push({ key: on, is: random() < 0.6 ? "absent" : "present" });
     }
-    const requestId = random() < 0.3 ? `r${++this.#number}` : undefined;
+    const requestId = random() < habits.requestIdRatio ? `r${++this.#number}` : undefined;
     const epochMs = this.#world.nodes()[0]!.epochMs();
     const operation: Operation = {
       kind: "batch",
@@ -346,7 +359,7 @@ export class Clients {
           : {
               kind: "put",
               key: change.key,
-              value: Buffer.from(change.value + (random() < 0.2 ? " ".repeat(200) : "")),
+              value: Buffer.from(change.value + (random() < 0.2 ? " ".repeat(VALUES_LONG) : "")),
               ...(change.mayExpire === true ? { expiresAtMs: epochMs + random() * 1500 } : {}),
             },
       ),

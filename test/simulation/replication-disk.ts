@@ -42,6 +42,9 @@ export class DiskImage {
   }
 }
 
+/** There is something, but not what was written. */
+export class Unreadable extends Error {}
+
 interface Pending {
   readonly apply: (image: DiskImage) => void;
   readonly done: () => void;
@@ -51,9 +54,23 @@ export class SimulatedDisk {
   current = new DiskImage();
   durable = new DiskImage();
   #pending: Pending[] = [];
+  /** An entry of a generation that can't be read any more. */
+  damaged: { readonly generation: number; readonly key: string } | undefined;
+  /** As it was at some moment. */
+  oldCopy: DiskImage | undefined;
 
   get pending(): number {
     return this.#pending.length;
+  }
+
+  get isDamaged(): boolean {
+    return this.damaged !== undefined;
+  }
+
+  /** @throws {Unreadable} it is the one that is damaged. */
+  get(generation: number, key: string): HeldEntry | undefined {
+    if (this.damaged?.generation === generation && this.damaged.key === key) throw new Unreadable(key);
+    return this.current.generations.get(generation)?.get(key);
   }
 
   write(write: Omit<StoreWrite, "token">, done: () => void): void {
@@ -62,6 +79,7 @@ export class SimulatedDisk {
   }
 
   dropGeneration(generation: number): void {
+    if (this.damaged?.generation === generation) this.damaged = undefined;
     this.current.generations.delete(generation);
     this.#pending.push({ apply: (image) => image.generations.delete(generation), done: () => {} });
   }

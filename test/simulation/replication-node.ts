@@ -10,7 +10,7 @@ import type { Operation } from "../../src/replication/register.ts";
 import { Replica } from "../../src/replication/replica.ts";
 import type { ReplicaPorts, ReplicaSettings } from "../../src/replication/replica-port.ts";
 import { type EntryStore, type ReplicaMeta, ReplicaState } from "../../src/replication/replica-state.ts";
-import { type DiskImage, SimulatedDisk } from "./replication-disk.ts";
+import { type DiskImage, SimulatedDisk, Unreadable } from "./replication-disk.ts";
 
 type Ballot = Claim["accepted"];
 export type Answer = Extract<ReplicaEffect, { kind: "answer" }>["outcome"];
@@ -70,6 +70,8 @@ export class SimulatedNode {
   #snapshots = new Map<number, DiskImage>();
   #isFlushWanted = false;
   #isLedStale = false;
+  /** Its memory is in doubt; a leader that invites another in its place ends that. */
+  #isSetAside = false;
   #tickAtMs = Number.POSITIVE_INFINITY;
 
   constructor(nodeId: string, world: NodeWorld, settings: ReplicaSettings) {
@@ -92,14 +94,20 @@ export class SimulatedNode {
     this.pausedUntilMs = 0;
     this.#tickAtMs = Number.POSITIVE_INFINITY;
     this.#isFlushWanted = false;
+    this.#isSetAside = false;
     this.#snapshots = new Map();
     this.#led.clear();
     this.suspects.clear();
     this.#deadSince.clear();
     const { meta } = this.disk.current;
     if (meta !== undefined) {
-      this.replica = this.#open(meta);
-      this.#afterInput(this.replica);
+      const replica = this.#reopen(meta);
+      this.replica = replica;
+      this.#afterInput(replica);
+      // In the background all is read once.
+      this.#world.after(this, this.#world.random() * 500, () => {
+        if (this.replica === replica) this.within(() => replica.check());
+      });
     }
   }
 
@@ -116,8 +124,24 @@ export class SimulatedNode {
     this.disk.crash(Math.floor(this.#world.random() * (this.disk.pending + 1)));
   }
 
+  /** One entry turns bad, and nobody has noticed yet. */
+  damage(): void {
+    const { meta, entries } = this.disk.durable;
+    const keys = [...entries.keys()];
+    const key = keys[Math.floor(this.#world.random() * keys.length)];
+    if (meta !== undefined && key !== undefined) this.disk.damaged = { generation: meta.generation, key };
+  }
+
+  /** What was kept at some moment stands on the disk again; peers that have seen a later start refuse it. */
+  restoreOldCopy(): void {
+    this.disk.durable = this.disk.oldCopy ?? this.disk.durable;
+    this.disk.current = this.disk.durable.copy();
+    this.loseMemory();
+  }
+
   /** The disk is gone; whatever comes next here has another id. */
   loseMemory(): void {
+    this.disk.damaged = undefined;
     this.disk.current.generations.clear();
     this.disk.current.meta = undefined;
     this.disk.durable = this.disk.current.copy();
@@ -133,12 +157,22 @@ export class SimulatedNode {
   within(input: () => void): void {
     const { replica } = this;
     if (replica === undefined) return;
+    this.#guard(replica, input);
+    this.#afterInput(replica);
+  }
+
+  #guard(replica: Replica, input: () => void): void {
     try {
       input();
     } catch (error) {
-      this.#world.complain(`${this.nodeId} threw ${error instanceof Error ? error.stack : error}`);
+      if (error instanceof Unreadable) this.#setAside(replica, `${error.message} can't be read`);
+      else this.#world.complain(`${this.nodeId} threw ${error instanceof Error ? error.stack : error}`);
     }
-    this.#afterInput(replica);
+  }
+
+  #setAside(replica: Replica, reason: string): void {
+    replica.setAside(reason);
+    this.#isSetAside = true;
   }
 
   receive(packet: Packet): void {
@@ -165,6 +199,9 @@ export class SimulatedNode {
       )
         this.#send(packet.from, id, fromReplica, { kind: "gone", ballot: body.ballot });
       return;
+    }
+    if (this.#isSetAside && this.replica !== undefined && body.kind === "invite") {
+      this.#forget(this.replica);
     }
     if (this.replica === undefined) {
       if (body.kind !== "invite" && body.kind !== "offer") return;
@@ -225,9 +262,19 @@ export class SimulatedNode {
     }
   }
 
+  /** One that can't be read has another id from now on. */
+  #reopen(meta: ReplicaMeta): Replica {
+    try {
+      return this.#open(meta);
+    } catch (error) {
+      if (!(error instanceof Unreadable)) throw error;
+      return this.#succeed(meta.replicaId, [meta.generation, ...meta.leftovers]);
+    }
+  }
+
   #open(meta: ReplicaMeta): Replica {
     const store: EntryStore = {
-      get: (generation, key) => this.disk.current.generations.get(generation)?.get(key),
+      get: (generation, key) => this.disk.get(generation, key),
       write: (write) =>
         this.#world.written(this, this.disk.current.meta, write, () => {
           if (this.replica === replica) this.within(() => replica.persisted(write.token, this.nowMs()));
@@ -273,7 +320,7 @@ export class SimulatedNode {
       this.#world.after(this, 0, () => {
         this.#isFlushWanted = false;
         if (this.replica !== replica) return;
-        replica.flush(this.nowMs());
+        this.#guard(replica, () => replica.flush(this.nowMs()));
         this.#afterFlush(replica);
       });
     }
@@ -318,6 +365,10 @@ export class SimulatedNode {
         const snapshot = this.#snapshots.get(effect.snapshot);
         if (snapshot === undefined) return;
         const { generation, prefix, after, limit, bytesMax } = effect;
+        if (this.disk.damaged?.generation === generation && this.disk.damaged.key.startsWith(prefix))
+          return this.within(() => {
+            throw new Unreadable(prefix);
+          });
         const all = snapshot.scan(generation, prefix, after);
         const entries: typeof all = [];
         let bytes = 0;
@@ -360,18 +411,22 @@ export class SimulatedNode {
 
   /** The id is spent before anything is deleted. */
   #forget(replica: Replica): void {
-    const { generation } = replica.state;
-    this.serial = Math.max(this.serial, serialOf(replica.id)) + 1;
-    const leftovers = [generation, ...replica.state.leftovers];
-    const meta = ReplicaState.empty(
-      replicaIdOf(this.nodeId, this.serial),
-      Math.max(...leftovers) + 1,
-      leftovers,
-    );
+    const { generation, leftovers } = replica.state;
+    this.#snapshots = new Map();
+    this.#isSetAside = false;
+    this.replica = this.#succeed(replica.id, [generation, ...leftovers]);
+  }
+
+  /** An empty memory under the next id. */
+  #succeed(id: string, leftovers: readonly number[]): Replica {
+    this.serial = Math.max(this.serial, serialOf(id)) + 1;
+    const meta = ReplicaState.empty(replicaIdOf(this.nodeId, this.serial), Math.max(...leftovers) + 1, [
+      ...leftovers,
+    ]);
     const write = { token: 0, generation: meta.generation, changes: [], meta };
     this.#world.written(this, undefined, write, () => {});
-    this.#snapshots = new Map();
-    this.replica = this.#open(meta);
+    this.disk.damaged = undefined;
+    return this.#open(meta);
   }
 
   #send(to: string, fromReplica: string, toReplica: string, body: Body): void {

@@ -12,6 +12,8 @@ export interface OnlookerWorld {
   /** Runs `then` after `ms` of true time. */
   later(ms: number, then: () => void): void;
   complain(problem: string): void;
+  /** A version up to which something was told of. */
+  acknowledged(version: Version): void;
   /** Descriptions of all entries of the state that a version names, reserved ones too. */
   stateAt(version: Version): readonly string[] | undefined;
 }
@@ -111,6 +113,7 @@ export class Onlookers {
           } else watcher.view.delete(change.key);
         }
         watcher.version = answer.version;
+        this.#world.acknowledged(answer.version);
         if (answer.version === watcher.scanned) return;
         const state = this.#world.stateAt(answer.version);
         const visible = state?.filter((text) => !text.startsWith("#") && text.startsWith(watcher.prefix));

@@ -1,12 +1,13 @@
 /** `npm run simulate -- replication`: replica groups under seeded faults, and what must hold. */
 import { parseArgs } from "node:util";
 import { BREAKS, type Break, loadBroken } from "../replication/broken-replication.ts";
-import { type Focus, ReplicationSimulator, type SimulationResult } from "./replication-simulator.ts";
+import { ReplicationSimulator, type SimulationResult } from "./replication-simulator.ts";
+import { STORIES, type Story } from "./replication-story.ts";
 
-const USAGE = `replication [--seed 1] [--seeds 100] [--seconds S] [--focus promises|reads|members] [--trace] [--breaks [--break TEXT] [--catches 3]]
+const USAGE = `replication [--seed 1] [--seeds 100] [--seconds S] [--story NAME] [--trace] [--breaks [--break TEXT] [--catches 3]]
   --seeds groups live through random faults, beginning with --seed; a seed always gives the same run.
   --seconds: stop beginning new ones after so long. --trace: print every message and write.
-  --focus: three members, of whom mostly one kind of thing goes wrong.
+  --story: only that schedule; "all": each of them in turn, and in between whatever a seed invents; see below.
   --breaks: instead, each rule of the protocol is broken on purpose; prints how many seeds it took to notice,
   three times over (--catches); --break TEXT: only those whose name holds it.
   Times are virtual. Exit code 1 when anything that must hold did not.`;
@@ -19,7 +20,7 @@ export async function simulateReplication(args: string[]): Promise<number> {
       seed: { type: "string", default: "1" },
       seeds: { type: "string", default: "100" },
       seconds: { type: "string" },
-      focus: { type: "string" },
+      story: { type: "string", default: "" },
       trace: { type: "boolean", default: false },
       breaks: { type: "boolean", default: false },
       break: { type: "string", default: "" },
@@ -28,15 +29,18 @@ export async function simulateReplication(args: string[]): Promise<number> {
     },
   });
   if (values.help) {
-    process.stdout.write(`${USAGE}\n`);
+    const stories = STORIES.map(
+      ({ name, row, text }) => `  ${name.padEnd(26)} ${row === undefined ? "" : `row ${row}`}\t${text}\n`,
+    );
+    process.stdout.write(`${USAGE}\nStories:\n${stories.join("")}`);
     return 0;
   }
   const [seed, seeds, seconds] = [values.seed, values.seeds, values.seconds ?? "1e9"].map(Number);
   if (!Number.isInteger(seed) || !Number.isInteger(seeds) || !(seconds! > 0))
     throw new Error("--seed, --seeds and --seconds must be numbers");
-  const { focus } = values;
-  if (focus !== undefined && focus !== "promises" && focus !== "reads" && focus !== "members")
-    throw new Error("--focus must be promises, reads or members");
+  const story = STORIES.find(({ name }) => name === values.story);
+  if (story === undefined && values.story !== "" && values.story !== "all")
+    throw new Error(`--story must be all or one of: ${STORIES.map(({ name }) => name).join(", ")}`);
   if (values.breaks) {
     const broken = BREAKS.filter(({ name }) => name.includes(values.break));
     return breakAll(broken, seed!, seeds!, Number(values.catches));
@@ -56,8 +60,9 @@ export async function simulateReplication(args: string[]): Promise<number> {
   };
   const wholeMs: number[] = [];
   for (let i = 0; i < seeds! && performance.now() < untilMs; i++) {
+    const told = values.story === "all" ? storyFor(seed! + i) : story;
     const result = simulateOne(seed! + i, {
-      ...(focus === undefined ? {} : { focus }),
+      ...(told === undefined ? {} : { story: told }),
       ...(values.trace ? { trace: (line: string) => process.stdout.write(`${line}\n`) } : {}),
     });
     sums.runs++;
@@ -72,7 +77,9 @@ export async function simulateReplication(args: string[]): Promise<number> {
     else wholeMs.push(result.wholeMs);
     if (result.problems.length === 0) continue;
     sums.failed++;
-    process.stdout.write(`seed ${result.seed} FAILED\n  ${result.problems.join("\n  ")}\n`);
+    process.stdout.write(
+      `seed ${result.seed} ${told?.name ?? ""} FAILED\n  ${result.problems.join("\n  ")}\n`,
+    );
   }
   wholeMs.sort((a, b) => a - b);
   const at = (share: number) => Math.round(wholeMs[Math.floor((wholeMs.length - 1) * share)] ?? 0);
@@ -84,10 +91,15 @@ export async function simulateReplication(args: string[]): Promise<number> {
   return sums.failed === 0 ? 0 : 1;
 }
 
+/** A third of all seeds tell no story. */
+export function storyFor(seed: number): Story | undefined {
+  return seed % 3 === 0 ? undefined : STORIES[Math.floor(seed / 3) % STORIES.length];
+}
+
 /** @param options.trace hears of every message and write. */
 export function simulateOne(
   seed: number,
-  options: { focus?: Focus; trace?: (line: string) => void } = {},
+  options: { story?: Story; trace?: (line: string) => void } = {},
 ): SimulationResult {
   return new ReplicationSimulator(seed, options).run();
 }
@@ -118,14 +130,19 @@ async function breakAll(
     const found = needed.length === 0 ? `not in ${i} seeds` : `after ${needed.join(", ")}`;
     const msPerSeed = Math.round((performance.now() - beganMs) / Math.max(1, i));
     process.stdout.write(
-      `${broken.name.padEnd(80)} ${(broken.focus ?? "").padEnd(9)} ${found.padEnd(18)} ${msPerSeed} ms each; ${problem.replaceAll("\n", " ").slice(0, 110)}\n`,
+      `${broken.name.padEnd(80)} ${(broken.story ?? "").padEnd(12)} ${found.padEnd(18)} ${msPerSeed} ms each; ${problem.replaceAll("\n", " ").slice(0, 110)}\n`,
     );
   }
   return missed === 0 ? 0 : 1;
 }
 
-function runBroken(Broken: typeof ReplicationSimulator, { focus }: Break, seed: number): SimulationResult {
-  return new Broken(seed, focus === undefined ? {} : { focus }).run();
+function runBroken(
+  Broken: typeof ReplicationSimulator,
+  { story: name }: Break,
+  seed: number,
+): SimulationResult {
+  const story = STORIES.find((one) => one.name === name);
+  return new Broken(seed, story === undefined ? {} : { story }).run();
 }
 
 /** The first seed that notices the break. */

@@ -7,46 +7,27 @@
  */
 import type { Body } from "../../src/replication/message.ts";
 import type { ReplicaSettings } from "../../src/replication/replica-port.ts";
-import type { ReplicaMeta } from "../../src/replication/replica-state.ts";
+import { CONFIG_KEY, type ReplicaMeta } from "../../src/replication/replica-state.ts";
 import { judge } from "./linearizability.ts";
 import { randomFrom } from "./random.ts";
 import { Clients } from "./replication-clients.ts";
+import {
+  type Deed,
+  inventStrikes,
+  inventWeather,
+  type Strike,
+  type Weather,
+} from "./replication-misfortune.ts";
 import { type Compared, type NodeWorld, type Packet, SimulatedNode } from "./replication-node.ts";
 import { Onlookers } from "./replication-onlookers.ts";
+import { beginStory, type Story } from "./replication-story.ts";
 import { fingerprint, ReplicationWitness } from "./replication-witness.ts";
 
 const NODES = 8;
 const WHOLE_MS_MAX = 60_000;
 /** No seed needs nearly as many. */
 const EVENTS_MAX = 3_000_000;
-
-type Deed = "crashSender" | "crashReceiver" | "cut" | "late" | "double" | "drop";
-const DEEDS: readonly Deed[] = ["crashSender", "crashReceiver", "cut", "late", "double", "drop"];
-const TARGETS: readonly Body["kind"][] = [
-  "canvass",
-  "would",
-  "prepare",
-  "promise",
-  "refused",
-  "stopped",
-  "lead",
-  "append",
-  "appended",
-  "behind",
-  "confirm",
-  "confirmed",
-  "offer",
-  "pull",
-  "listed",
-  "fetched",
-  "welcome",
-  "forget",
-];
-
-export type Focus = "promises" | "reads" | "members";
-
-/** `node`: preferably one that matters; `held`: all that hold a copy. */
-type Strike = readonly [weight: number, deed: (node: SimulatedNode, held: readonly SimulatedNode[]) => void];
+const SENT_MAX = 300;
 
 export interface SimulationResult {
   readonly seed: number;
@@ -82,43 +63,39 @@ export class ReplicationSimulator implements NodeWorld {
   readonly witness = new ReplicationWitness();
   readonly #clients: Clients;
   readonly #onlookers: Onlookers;
-  readonly #factor: number;
-  readonly #faultyMs: number;
+  readonly factor: number;
+  /** Until calm returns. */
+  faultyMs: number;
+  readonly weather: Weather;
+  strikes: readonly Strike[];
+  /** What a story does to a message; undefined: what the weather does. */
+  onSend: ((packet: Packet, kind: string) => Deed | undefined) | undefined;
   readonly #heap: Event[] = [];
   readonly #cuts = new Set<string>();
-  readonly #slowDisks = new Set<SimulatedNode>();
+  readonly slowDisks = new Set<SimulatedNode>();
   readonly #syncing = new Set<SimulatedNode>();
+  /** Messages that were sent, to be sent again at any time; bounded. */
+  readonly sent: Packet[] = [];
   #nowMs = 0;
   #order = 0;
   #events = 0;
   #crashes = 0;
-  #isCalm = false;
-  #lossRatio: number;
-  #doubleRatio: number;
-  #lateRatio: number;
-  #mischief: {
-    readonly kinds: ReadonlySet<Body["kind"]>;
-    readonly deeds: readonly Deed[];
-    readonly ratio: number;
-  };
-  #crashOnPromiseRatio: number;
-  #diskMs: number;
-  #strikeMs: number;
-  #strikes: readonly Strike[];
-  #clientThinkMs: number;
-  #trace: ((line: string) => void) | undefined;
+  isCalm = false;
+  readonly #trace: ((line: string) => void) | undefined;
+  readonly #story: Story | undefined;
 
-  /** @param options.focus what most goes wrong; of everything something, when left out. */
-  constructor(seed: number, options: { focus?: Focus; trace?: (line: string) => void } = {}) {
+  /** @param options.story what happens; of everything something, when left out. */
+  constructor(seed: number, options: { story?: Story; trace?: (line: string) => void } = {}) {
     this.seed = seed;
     this.random = randomFrom(seed * 7919 + 13);
     this.#trace = options.trace;
+    this.#story = options.story;
     const { random } = this;
-    this.#faultyMs = 2000 + random() * 6000;
+    this.faultyMs = 2000 + random() * 6000;
     this.nodeIds = Array.from({ length: NODES }, (_, i) => `n${i}`).sort(() => random() - 0.5);
-    this.#factor = options.focus === undefined ? [1, 2, 3, 3, 3, 4, 5, 5][Math.floor(random() * 8)]! : 3;
+    this.factor = options.story?.factor ?? [1, 2, 3, 3, 3, 4, 5, 5][Math.floor(random() * 8)]!;
     const settings: ReplicaSettings = {
-      replicationFactor: this.#factor,
+      replicationFactor: this.factor,
       leaderTimeoutMs: 500,
       replaceAfterMs: 1000 + random() * 2000,
       limits: {
@@ -132,23 +109,11 @@ export class ReplicationSimulator implements NodeWorld {
       },
     };
     this.nodes = this.nodeIds.map((nodeId) => new SimulatedNode(nodeId, this, settings));
-    const severity = random();
-    this.#lossRatio = severity < 0.3 ? 0 : random() * 0.15;
-    this.#doubleRatio = random() < 0.5 ? 0 : random() * 0.1;
-    this.#lateRatio = random() < 0.4 ? 0 : random() * 0.1;
-    this.#mischief = {
-      kinds: new Set(TARGETS.filter(() => random() < 0.15)),
-      deeds: DEEDS.filter(() => random() < 0.4),
-      ratio: random() < 0.2 ? 0 : random() ** 2 * 0.3,
-    };
-    this.#crashOnPromiseRatio = random() < 0.6 ? 0 : random() * 0.5;
-    this.#diskMs = random() < 0.5 ? 4 : random() * 60;
-    this.#strikeMs = 100 + random() * 600;
-    this.#strikes = this.#inventStrikes();
-    this.#clientThinkMs = 5 + random() * 60;
-    if (options.focus !== undefined) this.#turnTo(options.focus);
+    this.weather = inventWeather(random);
+    this.strikes = inventStrikes(this);
     this.#clients = new Clients({
       random,
+      habits: this.weather,
       nodes: () => this.nodes,
       later: (ms, then) => this.#at(this.#nowMs + ms, undefined, then),
       complain: (problem) => this.complain(problem),
@@ -160,6 +125,7 @@ export class ReplicationSimulator implements NodeWorld {
       nodes: () => this.nodes,
       later: (ms, then) => this.#at(this.#nowMs + ms, undefined, then),
       complain: (problem) => this.complain(problem),
+      acknowledged: (version) => this.witness.acknowledged(version),
       stateAt: (version) => this.witness.stateAt(version),
     });
   }
@@ -176,13 +142,13 @@ export class ReplicationSimulator implements NodeWorld {
     // Founding is not what is under test: it is durable before anything goes wrong.
     this.nodes[0]!.found();
     this.nodes[0]!.disk.sync(this.nodes[0]!.disk.pending);
-    this.#wish(this.nodeIds.slice(0, this.#factor));
+    this.wish(this.nodeIds.slice(0, this.factor));
     for (const node of this.nodes) this.#ping(node);
     this.#clients.start();
     this.#onlookers.start();
-    this.#clients.thinkMs = this.#clientThinkMs;
+    if (this.#story !== undefined) beginStory(this, this.#story);
     this.#misfortune();
-    this.#runUntil(() => this.witness.problems.length > 0, this.#faultyMs);
+    this.#runUntil(() => this.witness.problems.length > 0, this.faultyMs);
     const wholeMs = this.witness.problems.length > 0 ? 0 : this.#calm();
     const verdict = this.witness.problems.length > 0 ? "linearizable" : judge(this.#clients.history, 5_000);
     if (verdict === "not linearizable") this.complain("the history is not linearizable");
@@ -245,8 +211,8 @@ export class ReplicationSimulator implements NodeWorld {
       `${this.#nowMs.toFixed(1)} ${node.nodeId} writes ${meta === undefined ? "beside" : `promised ${meta.promised.round}.${meta.promised.replicaId} claim ${meta.accepted.round}.${meta.accepted.replicaId}.${meta.seq}`}`,
     );
     const isForAnother = meta?.promised.replicaId !== meta?.replicaId;
-    if (isPromise && isForAnother && !this.#isCalm && this.random() < this.#crashOnPromiseRatio) {
-      this.#at(this.#nowMs, node, () => this.#crash(node));
+    if (isPromise && isForAnother && !this.isCalm && this.random() < this.weather.crashOnPromiseRatio) {
+      this.#at(this.#nowMs, node, () => this.crash(node));
     }
     this.#sync(node);
   }
@@ -254,48 +220,64 @@ export class ReplicationSimulator implements NodeWorld {
   send(node: SimulatedNode, packet: Packet): void {
     const { content } = packet;
     if (content.kind === "body" && content.body.kind === "append") this.witness.sent(content.body.changes);
-    let delayMs = 0.5 + this.random() * (this.#isCalm ? 2 : 8);
+    let delayMs = 0.5 + this.random() * (this.isCalm ? 2 : 8);
     let copies = 1;
     if (content.kind === "body") this.#traceBody("->", packet, content.body);
-    if (!this.#isCalm) {
-      if (this.random() < this.#lossRatio) copies = 0;
-      if (this.random() < this.#doubleRatio) copies++;
-      if (this.random() < this.#lateRatio) delayMs += this.random() * 400;
-      const { kinds, deeds, ratio } = this.#mischief;
-      if (content.kind === "body" && kinds.has(content.body.kind) && this.random() < ratio) {
-        const deed = deeds[Math.floor(this.random() * deeds.length)];
-        switch (deed) {
-          case "crashSender":
-            this.#at(this.#nowMs, node, () => this.#crash(node));
-            break;
-          case "crashReceiver": {
-            const receiver = this.#node(packet.to);
-            this.#at(this.#nowMs + delayMs + (this.random() < 0.5 ? 0 : 0.01), receiver, () =>
-              this.#crash(receiver),
-            );
-            break;
-          }
-          case "cut":
-            this.#cut(packet.from, packet.to, 50 + this.random() * 1000);
-            break;
-          case "late":
-            delayMs += this.random() * 2000;
-            break;
-          case "double":
-            this.#deliver(packet, delayMs + this.random() * 2000);
-            break;
-          case "drop":
-            copies = 0;
+    if (!this.isCalm) {
+      const { lossRatio, doubleRatio, lateRatio } = this.weather;
+      if (this.random() < lossRatio) copies = 0;
+      if (this.random() < doubleRatio) copies++;
+      if (this.random() < lateRatio) delayMs += this.random() * 400;
+      switch (this.#deedFor(packet)) {
+        case "crashSender":
+          this.#at(this.#nowMs, node, () => this.crash(node));
+          break;
+        case "crashReceiver": {
+          const receiver = this.node(packet.to);
+          this.#at(this.#nowMs + delayMs + (this.random() < 0.5 ? 0 : 0.01), receiver, () =>
+            this.crash(receiver),
+          );
+          break;
         }
+        case "cut":
+          this.cut(packet.from, packet.to, 50 + this.random() * 1000);
+          break;
+        case "late":
+          delayMs += this.random() * 2000;
+          break;
+        case "double":
+          this.#deliver(packet, delayMs + this.random() * 2000);
+          break;
+        case "drop":
+          copies = 0;
       }
       if (this.#cuts.has(`${packet.from}>${packet.to}`)) copies = 0;
+      if (this.sent.length < SENT_MAX) this.sent.push(packet);
+      else this.sent[Math.floor(this.random() * SENT_MAX)] = packet;
     }
     for (let copy = 0; copy < copies; copy++)
       this.#deliver(packet, delayMs * (1 + copy * this.random() * 10));
   }
 
+  #deedFor(packet: Packet): Deed | undefined {
+    if (packet.content.kind !== "body") return undefined;
+    const { body } = packet.content;
+    const isChange = body.kind === "append" && body.changes.some(({ key }) => key === CONFIG_KEY);
+    const told = this.onSend?.(packet, isChange ? "change" : body.kind);
+    if (told !== undefined) return told;
+    const { kinds, deeds, ratio } = this.weather.mischief;
+    if (!kinds.has(body.kind) || this.random() >= ratio) return undefined;
+    return deeds[Math.floor(this.random() * deeds.length)];
+  }
+
+  /** Sends a message once more that was sent at any time before. */
+  replay(): void {
+    const packet = this.sent[Math.floor(this.random() * this.sent.length)];
+    if (packet !== undefined) this.#deliver(packet, this.random() * 10);
+  }
+
   #deliver(packet: Packet, delayMs: number): void {
-    const receiver = this.#node(packet.to);
+    const receiver = this.node(packet.to);
     // Sent to whatever start of the receiver is up by then.
     this.#at(this.#nowMs + delayMs, undefined, () => {
       if (!receiver.isUp) return;
@@ -374,7 +356,7 @@ export class ReplicationSimulator implements NodeWorld {
 
   // --- the world ----------------------------------------------------------------------------
 
-  #node(nodeId: string): SimulatedNode {
+  node(nodeId: string): SimulatedNode {
     return this.nodes.find((node) => node.nodeId === nodeId)!;
   }
 
@@ -382,7 +364,7 @@ export class ReplicationSimulator implements NodeWorld {
   #sync(node: SimulatedNode): void {
     if (this.#syncing.has(node)) return;
     this.#syncing.add(node);
-    const ms = this.random() * (this.#isCalm ? 4 : this.#slowDisks.has(node) ? 300 : this.#diskMs);
+    const ms = this.random() * (this.isCalm ? 4 : this.slowDisks.has(node) ? 300 : this.weather.diskMs);
     const { incarnation } = node;
     this.#at(this.#nowMs + ms, undefined, () => {
       this.#syncing.delete(node);
@@ -392,26 +374,27 @@ export class ReplicationSimulator implements NodeWorld {
         return;
       }
       this.#whenAwake(node, () => {
-        const count = this.#isCalm ? node.disk.pending : 1 + Math.floor(this.random() * node.disk.pending);
+        const count = this.isCalm ? node.disk.pending : 1 + Math.floor(this.random() * node.disk.pending);
         node.disk.sync(count);
         if (node.disk.pending > 0) this.#sync(node);
       });
     });
   }
 
-  #crash(node: SimulatedNode): void {
+  /** @param downMs at random, when left out; Infinity: until calm returns. */
+  crash(node: SimulatedNode, downMs?: number): void {
     if (!node.isUp) return;
     this.#crashes++;
     this.#trace?.(`${this.#nowMs.toFixed(1)} ${node.nodeId} crashes`);
     node.crash();
     this.#clients.crashed(node);
-    if (!this.#isCalm && this.random() < 0.03) this.#loseMemory(node);
+    if (!this.isCalm && this.random() < this.weather.memoryLossRatio) this.loseMemory(node);
     this.#noticed(node);
-    const downMs = this.random() * ([20, 20, 300, 300, 3000][Math.floor(this.random() * 5)] ?? 0);
-    this.#at(this.#nowMs + downMs, undefined, () => this.#start(node));
+    const ms = downMs ?? this.random() * ([20, 20, 300, 300, 3000][Math.floor(this.random() * 5)] ?? 0);
+    if (ms !== Number.POSITIVE_INFINITY) this.#at(this.#nowMs + ms, undefined, () => this.start(node));
   }
 
-  #start(node: SimulatedNode): void {
+  start(node: SimulatedNode): void {
     if (node.isUp) return;
     this.#trace?.(`${this.#nowMs.toFixed(1)} ${node.nodeId} starts`);
     node.start();
@@ -420,11 +403,29 @@ export class ReplicationSimulator implements NodeWorld {
     this.#ping(node);
   }
 
-  /** Only where a quorum remains: what nobody holds any more, no protocol brings back. */
-  #loseMemory(node: SimulatedNode): void {
-    const id = node.disk.durable.meta?.replicaId;
-    if (id === undefined || !this.#hasQuorum(id)) return;
+  /** Only where a quorum remains: what nobody holds any more, no protocol brings back. False: it does not. */
+  loseMemory(node: SimulatedNode): boolean {
+    if (!this.#isSpare(node)) return false;
     node.loseMemory();
+    return true;
+  }
+
+  /** Something on its disk is not what was written any more. */
+  damage(node: SimulatedNode): void {
+    if (this.#isSpare(node) && this.nodes.every((other) => !other.disk.isDamaged)) node.damage();
+  }
+
+  /** It comes back from an old copy of its disk. */
+  restoreOldCopy(node: SimulatedNode): void {
+    if (!node.isUp || !this.#isSpare(node)) return;
+    this.crash(node, Number.POSITIVE_INFINITY);
+    node.restoreOldCopy();
+    this.#at(this.#nowMs + this.random() * 300, undefined, () => this.start(node));
+  }
+
+  #isSpare(node: SimulatedNode): boolean {
+    const id = node.disk.durable.meta?.replicaId;
+    return id !== undefined && this.#hasQuorum(id);
   }
 
   /** Others learn that a node is up or down, some soon, some late, some wrongly. */
@@ -437,7 +438,7 @@ export class ReplicationSimulator implements NodeWorld {
   }
 
   #look(at: SimulatedNode, other: SimulatedNode): void {
-    const ms = this.#isCalm || this.random() < 0.5 ? this.random() * 50 : this.random() * 800;
+    const ms = this.isCalm || this.random() < 0.5 ? this.random() * 50 : this.random() * 800;
     this.#at(this.#nowMs + ms, undefined, () => {
       if (!at.isUp) return;
       this.#whenAwake(at, () => {
@@ -448,13 +449,13 @@ export class ReplicationSimulator implements NodeWorld {
     });
   }
 
-  #cut(from: string, to: string, ms: number): void {
-    if (this.#isCalm) return;
+  cut(from: string, to: string, ms: number): void {
+    if (this.isCalm) return;
     this.#cuts.add(`${from}>${to}`);
-    this.#look(this.#node(to), this.#node(from));
+    this.#look(this.node(to), this.node(from));
     this.#at(this.#nowMs + ms, undefined, () => {
       this.#cuts.delete(`${from}>${to}`);
-      this.#look(this.#node(to), this.#node(from));
+      this.#look(this.node(to), this.node(from));
     });
   }
 
@@ -465,11 +466,12 @@ export class ReplicationSimulator implements NodeWorld {
     });
   }
 
-  #wish(nodeIds: readonly string[]): void {
-    const isCalm = this.#isCalm;
+  /** What the ring wishes from now on; nodes see it one after the other. */
+  wish(nodeIds: readonly string[], withinMs = 300): void {
+    const { isCalm } = this;
     for (const node of this.nodes) {
-      this.#at(this.#nowMs + (isCalm ? 0 : this.random() * 300), undefined, () => {
-        if (this.#isCalm !== isCalm) return;
+      this.#at(this.#nowMs + (isCalm ? 0 : this.random() * withinMs), undefined, () => {
+        if (this.isCalm !== isCalm) return;
         node.wish = nodeIds;
         node.ringChanged();
       });
@@ -477,138 +479,98 @@ export class ReplicationSimulator implements NodeWorld {
   }
 
   #misfortune(): void {
-    this.#at(this.#nowMs + 20 + this.random() * this.#strikeMs, undefined, () => {
-      if (this.#isCalm) return;
+    this.#at(this.#nowMs + 20 + this.random() * this.weather.strikeMs, undefined, () => {
+      if (this.isCalm) return;
       const { random } = this;
       // Misfortune prefers those who matter.
-      const held = this.nodes.filter((node) => node.isUp && node.replica?.state.isMember === true);
+      const held = this.holders;
       const leaders = held.filter((node) => node.replica?.standingBallot !== undefined);
       const pool = random() < 0.5 && leaders.length > 0 ? leaders : held.length > 0 ? held : this.nodes;
       const node = pool[Math.floor(random() * pool.length)]!;
-      let dice = random() * this.#strikes.reduce((sum, [weight]) => sum + weight, 0);
-      const strike = this.#strikes.find(([weight]) => (dice -= weight) < 0);
+      let dice = random() * this.strikes.reduce((sum, [weight]) => sum + weight, 0);
+      const strike = this.strikes.find(([weight]) => (dice -= weight) < 0);
       strike?.[1](node, held);
       this.#misfortune();
     });
   }
 
-  /** Three members over a good network, of which little but one thing goes wrong, often. */
-  #turnTo(focus: Focus): void {
-    this.#lossRatio = 0;
-    this.#doubleRatio = 0;
-    this.#lateRatio = 0;
-    this.#clientThinkMs = 8;
-    // An answer that was sent before the cut may arrive long after it.
-    this.#mischief = { kinds: new Set(["appended"]), deeds: ["late"], ratio: focus === "reads" ? 0.2 : 0 };
-    this.#crashOnPromiseRatio = focus === "promises" ? 0.5 : 0;
-    this.#diskMs = focus === "promises" ? 50 : 4;
-    this.#strikeMs = focus === "members" ? 400 : 600;
-    this.#strikes = {
-      promises: [[1, (node: SimulatedNode) => this.#wrongSuspicion(node, 1)] as const],
-      reads: [
-        [
-          1,
-          () => {
-            const leader = this.nodes.find((node) => node.replica?.servingBallot !== undefined);
-            if (leader !== undefined) this.#isolate(leader);
-          },
-        ] as const,
-      ],
-      members: [
-        [3, () => this.#wish(this.#otherNodes())] as const,
-        [2, (node: SimulatedNode) => this.#isolate(node)] as const,
-        [1, (node: SimulatedNode) => this.#crash(node)] as const,
-      ],
-    }[focus];
+  /** Those that are up and count as members, as far as they know. */
+  get holders(): SimulatedNode[] {
+    return this.nodes.filter((node) => node.isUp && node.replica?.state.isMember === true);
   }
 
-  /** With weights, which a seed sets for itself: some are about crashes, some about leaders, some about members. */
-  #inventStrikes(): Strike[] {
-    const { random } = this;
-    const deeds: Strike[1][] = [
-      (node) => this.#crash(node),
-      (node) => this.#crash(node),
-      (_, held) => {
-        for (const one of held) this.#crash(one);
-      },
-      (node) => {
-        node.pausedUntilMs = this.#nowMs + random() * 1500;
-      },
-      (node) => {
-        for (const one of this.nodes) this.#cut(one.nodeId, node.nodeId, random() * 1500);
-      },
-      (node) => {
-        for (const one of this.nodes) this.#cut(node.nodeId, one.nodeId, random() * 1500);
-      },
-      () => this.#split(),
-      (node) => this.#wrongSuspicion(node, random()),
-      (node) => this.#wrongSuspicion(node, 1),
-      (node) => this.#isolate(node),
-      (node) => this.#isolate(node),
-      (node) => node.within(() => node.replica?.handOver(node.nowMs())),
-      (node) => node.within(() => node.replica?.compare(1, node.nowMs())),
-      (node) => {
-        if (this.#slowDisks.has(node)) this.#slowDisks.delete(node);
-        else this.#slowDisks.add(node);
-      },
-      (node) => {
-        node.clock.epochMs = (random() - 0.5) * 20_000;
-      },
-      () => {
-        this.nodes[Math.floor(random() * NODES)]!.wish = this.#someNodes();
-      },
-      () => this.#wish(this.#someNodes()),
-      () => this.#wish(this.#otherNodes()),
-    ];
-    return deeds.map((deed) => [random() ** 3, deed] as const);
+  /** One that serves; the one of the greatest ballot. */
+  get leader(): SimulatedNode | undefined {
+    const roundOf = (node: SimulatedNode) => node.replica?.servingBallot?.round ?? -1;
+    const leader = this.nodes.reduce((a, b) => (roundOf(b) > roundOf(a) ? b : a));
+    return roundOf(leader) < 0 ? undefined : leader;
   }
 
-  #someNodes(): string[] {
-    return [...this.nodeIds].sort(() => this.random() - 0.5).slice(0, this.#factor);
+  /** Runs `then` after `ms`, unless calm has returned by then. */
+  later(ms: number, then: () => void): void {
+    this.#at(this.#nowMs + ms, undefined, () => {
+      if (!this.isCalm) then();
+    });
+  }
+
+  /** Somebody is to serve within `ms`; nothing else may go wrong meanwhile. */
+  expectService(ms: number): void {
+    let isServed = false;
+    const look = () => {
+      isServed ||= this.leader !== undefined;
+      if (!isServed) this.#at(this.#nowMs + 50, undefined, look);
+    };
+    look();
+    this.later(ms, () => {
+      if (!isServed) this.complain(`nobody served for ${ms} ms`);
+      isServed = true;
+    });
+  }
+
+  someNodes(): string[] {
+    return [...this.nodeIds].sort(() => this.random() - 0.5).slice(0, this.factor);
   }
 
   /** One of those wished last goes, another comes. */
-  #otherNodes(): string[] {
-    const present = this.nodes[Math.floor(this.random() * NODES)]!.wish;
+  otherNodes(present = this.nodes[Math.floor(this.random() * NODES)]!.wish): string[] {
     const others = this.nodeIds.filter((id) => !present.includes(id));
     const newcomer = others[Math.floor(this.random() * others.length)];
-    if (newcomer === undefined || present.length === 0) return this.#someNodes();
+    if (newcomer === undefined || present.length === 0) return this.someNodes();
     const at = Math.floor(this.random() * present.length);
     return present.map((id, i) => (i === at ? newcomer : id));
   }
 
-  #split(): void {
-    const ms = this.random() * 2000;
-    const side = new Set(this.nodeIds.filter(() => this.random() < 0.5));
-    const isOneWay = this.random() < 0.3;
+  split(side: ReadonlySet<string>, ms: number, isOneWay = false): void {
     for (const a of this.nodeIds) {
       for (const b of this.nodeIds) {
         if (side.has(a) && !side.has(b)) {
-          this.#cut(a, b, ms);
-          if (!isOneWay) this.#cut(b, a, ms);
+          this.cut(a, b, ms);
+          if (!isOneWay) this.cut(b, a, ms);
         }
       }
     }
   }
 
-  #wrongSuspicion(node: SimulatedNode, share: number): void {
+  /** A share of the others takes it for dead, for a while. */
+  suspectWrongly(node: SimulatedNode, share: number): void {
     for (const other of this.nodes) {
       if (other === node || this.random() > share) continue;
-      other.suspect(node.nodeId);
+      if (other.isUp) other.suspect(node.nodeId);
       this.#at(this.#nowMs + 100 + this.random() * 1500, undefined, () => this.#look(other, node));
     }
   }
 
-  /** Cut off, and soon given up by all others: it may go on to believe that it leads. */
-  #isolate(node: SimulatedNode): void {
-    const ms = 100 + this.random() * 1500;
+  /** Cut off, and soon given up by all others: they may go on to believe that they lead. */
+  isolate(nodes: readonly SimulatedNode[], ms: number, wayBackRatio = 0.9): void {
     for (const other of this.nodes) {
-      if (other === node) continue;
-      this.#cut(node.nodeId, other.nodeId, ms);
-      if (this.random() < 0.9) this.#cut(other.nodeId, node.nodeId, ms);
-      this.#at(this.#nowMs + this.random() * 30, undefined, () => {
-        if (other.isUp && !this.#isCalm) other.suspect(node.nodeId);
-      });
+      if (nodes.includes(other)) continue;
+      for (const node of nodes) {
+        this.cut(node.nodeId, other.nodeId, ms);
+        if (this.random() < wayBackRatio) this.cut(other.nodeId, node.nodeId, ms);
+        this.#at(this.#nowMs + this.random() * 30, undefined, () => {
+          if (other.isUp && !this.isCalm) other.suspect(node.nodeId);
+        });
+      }
     }
   }
 
@@ -616,19 +578,20 @@ export class ReplicationSimulator implements NodeWorld {
 
   /** How long it took to become whole; undefined when nothing can. */
   #calm(): number | undefined {
-    this.#isCalm = true;
+    this.isCalm = true;
     this.#cuts.clear();
-    this.#slowDisks.clear();
-    this.#clients.thinkMs = 400;
+    this.slowDisks.clear();
+    this.onSend = undefined;
+    this.weather.thinkMs = 400;
     const beganMs = this.#nowMs;
     this.#trace?.(`${this.#nowMs.toFixed(1)} CALM`);
     for (const node of this.nodes) {
       node.pausedUntilMs = 0;
-      if (!node.isUp) this.#start(node);
+      if (!node.isUp) this.start(node);
       this.#noticed(node);
     }
     // Whoever was wished last stays wished, unless nobody agrees.
-    this.#wish(this.#someNodes());
+    this.wish(this.someNodes());
     this.#runUntil(() => this.witness.problems.length > 0, beganMs + 1500);
     this.#clients.stop();
     this.#onlookers.stop();
@@ -666,7 +629,7 @@ export class ReplicationSimulator implements NodeWorld {
     const state = fingerprint(leader.disk.durable);
     const { accepted, seq } = leader.disk.durable.meta!;
     for (const nodeId of wish) {
-      const { disk, replica: other } = this.#node(nodeId);
+      const { disk, replica: other } = this.node(nodeId);
       const { meta } = disk.durable;
       if (other === undefined || !replica!.state.config.members.includes(other.id))
         return `${nodeId} holds another replica`;
@@ -690,7 +653,10 @@ export class ReplicationSimulator implements NodeWorld {
           y.seq - x.seq
         );
       });
-    const present = new Set(metas.map((image) => image.meta!.replicaId).filter((id) => id !== lost));
+    const sound = this.nodes.filter(({ disk }) => !disk.isDamaged && disk.durable.meta !== undefined);
+    const present = new Set(
+      sound.map(({ disk }) => disk.durable.meta!.replicaId).filter((id) => id !== lost),
+    );
     // The newest two configs: a change may be under way.
     const configs = new Set<string>();
     for (const image of metas) {

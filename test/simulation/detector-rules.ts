@@ -1,0 +1,96 @@
+/** Who is dead, who merely silent: each rule with how it is broken and where that shows. */
+
+import { at, type Rule, settled } from "./ring-schedule.ts";
+import type { RingSimulator } from "./ring-simulator.ts";
+
+export const DETECTOR_RULES: readonly Rule[] = [
+  {
+    rule: "nobody is suspected whom others still reach",
+    file: "failure-detector.ts",
+    changes: [["    if (isAlive) {\n      this.#lives(peer, nowMs);", "    if (isAlive) {"]],
+    schedule: (ringClass, seed) => {
+      const simulator = settled(ringClass, seed, ["1", "4", "6", "8"], 8);
+      simulator.cut(at("1"), at("4"));
+      simulator.cut(at("4"), at("1"));
+      simulator.run(5000);
+      return suspicionOf(simulator, "4");
+    },
+  },
+  {
+    rule: "silence alone does not suspect: others are asked first",
+    file: "failure-detector.ts",
+    changes: [
+      [
+        "if (silence >= silentMs) this.#startProbing(peer, nowMs);",
+        "if (silence >= silentMs) this.#suspect(peer);",
+      ],
+    ],
+    schedule: (ringClass, seed) => {
+      const simulator = settled(ringClass, seed, ["1", "4", "6", "8"], 8);
+      simulator.cut(at("4"), at("1"));
+      simulator.run(900);
+      return suspicionOf(simulator, "4");
+    },
+  },
+  {
+    rule: "one that speaks but answers nothing is unreachable: others are asked before it",
+    file: "failure-detector.ts",
+    changes: [["return peer.failures < UNREACHABLE_FAILURES || ", "return peer.failures >= 0 || "]],
+    schedule: (ringClass, seed) => {
+      const simulator = settled(ringClass, seed, ["1", "4", "6", "8"], 8);
+      simulator.cut(at("1"), at("4"));
+      simulator.run(4000);
+      const { ring } = simulator.node(at("1"));
+      if (ring.isReachable(at("4"))) return "4 counts as reachable, though it answers nothing";
+      return ring.successors[0]?.nodeId === at("4") ? suspicionOf(simulator, "4") : "4 lost its place";
+    },
+  },
+  {
+    rule: "a node that stood still itself suspects nobody for what it did not hear",
+    file: "own-clock.ts",
+    changes: [["return gapMs <= LATE_MS", "return gapMs >= 0"]],
+    schedule: (ringClass, seed) => {
+      const simulator = settled(ringClass, seed, ["1", "4", "6", "8"], 8);
+      // What came meanwhile was lost: the buffers of the system are not endless.
+      const others = ["4", "6", "8"];
+      for (const name of others) simulator.cut(at(name), at("1"));
+      simulator.pause(at("1"), 3000);
+      simulator.run(2999);
+      simulator.heal();
+      simulator.run(2000);
+      const wrong = simulator.suspicions.find(({ by }) => by === at("1"));
+      return wrong && `1 suspects ${wrong.of.slice(0, 1)}`;
+    },
+  },
+  {
+    rule: "a process whose system refuses connections is dead at once",
+    file: "failure-detector.ts",
+    changes: [["if (peer.isDead && !peer.isSuspected) this.#suspect(peer);", ""]],
+    schedule: (ringClass, seed) => {
+      const simulator = settled(ringClass, seed, ["1", "4", "6", "8"], 8);
+      simulator.network.isRefusing = true;
+      simulator.crash(at("4"));
+      simulator.run(600);
+      const missing = ["1", "6", "8"].find((name) => !simulator.node(at(name)).ring.isSuspected(at("4")));
+      return missing && `${missing} waits for 4 to speak`;
+    },
+  },
+  {
+    rule: "a suspected node that speaks is alive again",
+    file: "failure-detector.ts",
+    changes: [["    peer.isSuspected = false;\n", ""]],
+    schedule: (ringClass, seed) => {
+      const simulator = settled(ringClass, seed, ["1", "4", "6", "8"], 8);
+      simulator.pause(at("4"), 3000);
+      simulator.run(2500);
+      if (!simulator.node(at("1")).ring.isSuspected(at("4"))) return "4 stood still unnoticed";
+      simulator.run(2500);
+      return simulator.node(at("1")).ring.isSuspected(at("4")) ? "4 speaks, and stays suspected" : undefined;
+    },
+  },
+];
+
+function suspicionOf(simulator: RingSimulator, name: string): string | undefined {
+  const wrong = simulator.suspicions.find(({ of }) => of === at(name));
+  return wrong && `${wrong.by.slice(0, 1)} suspects ${name}, which lives`;
+}

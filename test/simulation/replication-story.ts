@@ -1,0 +1,332 @@
+/**
+ * Schedules that lead a simulated group, again and again and never twice the same
+ * way, to where something particular may go wrong: the scenarios that must hold
+ * by number, and the few situations in which a rule of the protocol matters.
+ */
+
+import { calmWeather } from "./replication-misfortune.ts";
+import type { SimulatedNode } from "./replication-node.ts";
+import type { ReplicationSimulator } from "./replication-simulator.ts";
+
+export interface Story {
+  readonly name: string;
+  /** Of the agreed scenarios. */
+  readonly row?: number;
+  readonly text: string;
+  /** Replicas a group. */
+  readonly factor: number;
+  begin(world: ReplicationSimulator): void;
+}
+
+const SERVICE_MS = 6_000;
+
+export const STORIES: readonly Story[] = [
+  {
+    name: "one killed",
+    row: 1,
+    text: "one server is killed under load, mostly the leader, and comes back",
+    factor: 5,
+    begin: (world) =>
+      every(world, 2500, () => {
+        const node = leaderOr(world, 0.7);
+        world.crash(node, 300 + world.random() * 1500);
+        world.expectService(SERVICE_MS);
+      }),
+  },
+  {
+    name: "two killed",
+    row: 2,
+    text: "two are killed at the same moment, for good",
+    factor: 5,
+    begin: (world) =>
+      once(world, () => {
+        for (const node of some(world, 2, 0.7)) world.crash(node, Number.POSITIVE_INFINITY);
+        world.expectService(SERVICE_MS);
+      }),
+  },
+  {
+    name: "two killed and restarted",
+    row: 3,
+    text: "two are killed, and come back with their disks",
+    factor: 5,
+    begin: (world) =>
+      every(world, 4000, () => {
+        for (const node of some(world, 2, 0.7)) world.crash(node, 200 + world.random() * 2500);
+        world.expectService(SERVICE_MS);
+      }),
+  },
+  {
+    name: "two killed, one emptied",
+    row: 4,
+    text: "two are killed, one comes back with an empty disk",
+    factor: 5,
+    begin: (world) =>
+      once(world, () => {
+        const [emptied, other] = some(world, 2, 0.5);
+        world.crash(emptied!, 500 + world.random() * 1500);
+        world.loseMemory(emptied!);
+        world.crash(other!, world.random() < 0.5 ? Number.POSITIVE_INFINITY : 3000);
+        world.expectService(SERVICE_MS);
+      }),
+  },
+  {
+    name: "three of five killed",
+    row: 5,
+    text: "three of five are killed: nobody is told anything wrong; two restart",
+    factor: 5,
+    begin: (world) =>
+      once(world, () => {
+        if (world.holders.length < 5) return;
+        const [first, second, third] = some(world, 3, 0.5) as [SimulatedNode, SimulatedNode, SimulatedNode];
+        for (const node of [first, second, third]) world.crash(node, Number.POSITIVE_INFINITY);
+        world.faultyMs = world.nowMs() + 9000;
+        world.later(3000, () => {
+          if (world.leader !== undefined) world.complain("two of five serve");
+          world.start(first);
+          world.start(second);
+          world.expectService(5000);
+        });
+      }),
+  },
+  {
+    name: "all killed",
+    row: 6,
+    text: "all are killed at once and restarted in any order",
+    factor: 5,
+    begin: (world) =>
+      every(world, 4000, () => {
+        for (const node of world.holders) world.crash(node, world.random() * 2500);
+      }),
+  },
+  {
+    name: "leader frozen",
+    row: 8,
+    text: "the leader stands still for long, and goes on as if nothing had been",
+    factor: 5,
+    begin: (world) =>
+      every(world, 3000, () => {
+        const node = leaderOr(world, 1);
+        node.pausedUntilMs = world.nowMs() + 500 + world.random() * 3500;
+        world.suspectWrongly(node, 1);
+      }),
+  },
+  {
+    name: "split three to two",
+    row: 9,
+    text: "a split with clients on both sides, healed after a while",
+    factor: 5,
+    begin: (world) =>
+      every(world, 5000, () => {
+        const side = some(world, 2, 0.5);
+        world.isolate(side, 1000 + world.random() * 2500, 1);
+        for (const node of side)
+          for (const other of world.nodes) if (!side.includes(other) && node.isUp) node.suspect(other.nodeId);
+      }),
+  },
+  {
+    name: "one way",
+    row: 10,
+    text: "messages are lost one way, between the leader and one, or all of its answers",
+    factor: 5,
+    begin: (world) =>
+      every(world, 2000, () => {
+        const leader = leaderOr(world, 1);
+        const others = world.holders.filter((node) => node !== leader);
+        const one = others[Math.floor(world.random() * others.length)];
+        const ms = 500 + world.random() * 1500;
+        const dice = world.random();
+        if (one === undefined) return;
+        if (dice < 0.35) world.cut(leader.nodeId, one.nodeId, ms);
+        else if (dice < 0.7) world.cut(one.nodeId, leader.nodeId, ms);
+        else for (const other of others) world.cut(other.nodeId, leader.nodeId, ms);
+      }),
+  },
+  {
+    name: "bad network",
+    row: 11,
+    text: "30 % loss, 300 ms of delay, doubled and reordered, all the time",
+    factor: 5,
+    begin: (world) => {
+      world.weather.lossRatio = 0.3;
+      world.weather.doubleRatio = 0.2;
+      world.weather.lateRatio = 0.7;
+      world.faultyMs = 12_000;
+    },
+  },
+  {
+    name: "members come and go",
+    row: 12,
+    text: "the ring grows and shrinks under load: one after the other is wished for instead of another",
+    factor: 5,
+    begin: (world) => every(world, 700, () => world.wish(world.otherNodes(), 50)),
+  },
+  {
+    name: "killed in a change",
+    row: 13,
+    text: "whoever receives the partition, hands it over or is removed is killed while it does",
+    factor: 5,
+    begin: (world) => {
+      every(world, 700, () => world.wish(world.otherNodes(), 50));
+      const kinds = [
+        "offer",
+        "pull",
+        "listed",
+        "fetch",
+        "fetched",
+        "more",
+        "lead",
+        "forget",
+        "change",
+        "welcome",
+      ];
+      world.onSend = (_, kind) =>
+        kinds.includes(kind) && world.random() < 0.04
+          ? world.random() < 0.5
+            ? "crashSender"
+            : "crashReceiver"
+          : undefined;
+    },
+  },
+  {
+    name: "bit flips",
+    row: 15,
+    text: "an entry on one disk turns bad: it is found, and the replica replaced",
+    factor: 5,
+    begin: (world) => {
+      every(world, 2500, () => world.damage(leaderOr(world, 0.4)));
+      every(world, 3500, () => world.crash(leaderOr(world, 0.3), world.random() * 400));
+    },
+  },
+  {
+    name: "old copy",
+    row: 16,
+    text: "a server is started from an old copy of its disk: it takes part as a new one only",
+    factor: 3,
+    begin: (world) => {
+      every(world, 600, () => {
+        const node = leaderOr(world, 0.3);
+        node.disk.oldCopy = node.disk.durable.copy();
+      });
+      every(world, 1800, () => {
+        const node = leaderOr(world, 0.5);
+        if (node.disk.oldCopy === undefined) return;
+        world.restoreOldCopy(node);
+        world.isolate([leaderOr(world, 1)], 800);
+      });
+    },
+  },
+  {
+    name: "wrong clocks",
+    row: 18,
+    text: "the clock of one is an hour ahead, then an hour behind, while leaders change",
+    factor: 3,
+    begin: (world) => {
+      // A request's outcome is kept for ten minutes by these very clocks.
+      world.weather.requestIdRatio = 0;
+      world.weather.expiryRatio = 0.5;
+      world.weather.keys = ["a", "b"];
+      every(world, 900, () => {
+        const node = leaderOr(world, 0.5);
+        node.clock.epochMs = [3_600_000, -3_600_000, 0, 2000, -2000][Math.floor(world.random() * 5)]!;
+      });
+      every(world, 700, () => {
+        const node = leaderOr(world, 1);
+        if (world.random() < 0.5) node.within(() => node.replica?.handOver(node.nowMs()));
+        else world.isolate([node], 700);
+      });
+    },
+  },
+  {
+    name: "repeats",
+    row: 28,
+    text: "messages of any time before come again, in any order",
+    factor: 3,
+    begin: (world) => {
+      every(world, 12, () => world.replay());
+      every(world, 1500, () => world.suspectWrongly(leaderOr(world, 1), 1));
+      every(world, 2500, () => world.crash(leaderOr(world, 0.5), 200));
+    },
+  },
+
+  {
+    name: "promises",
+    text: "the leader is given up wrongly and goes on with one whose promise to another is lost with the power",
+    factor: 3,
+    begin: (world) => {
+      world.weather.thinkMs = 8;
+      world.weather.diskMs = 40;
+      world.weather.crashOnPromiseRatio = 0.5;
+      world.onSend = (_, kind) =>
+        (kind === "offer" && world.random() < 0.7) || (kind === "append" && world.random() < 0.1)
+          ? world.random() < 0.5
+            ? "late"
+            : "drop"
+          : undefined;
+      world.strikes = [[1, (node) => world.suspectWrongly(node, 1)]];
+      world.weather.strikeMs = 400;
+    },
+  },
+  {
+    name: "reads",
+    text: "a leader is cut off and goes on to believe that it leads",
+    factor: 3,
+    begin: (world) => {
+      world.weather.thinkMs = 8;
+      // An answer that was sent before the cut may arrive long after it.
+      world.onSend = (_, kind) => (kind === "appended" && world.random() < 0.2 ? "late" : undefined);
+      world.strikes = [[1, () => world.isolate([leaderOr(world, 1)], 100 + world.random() * 1500)]];
+      world.weather.strikeMs = 600;
+    },
+  },
+  {
+    name: "members",
+    text: "members come and go while some are cut off",
+    factor: 3,
+    begin: (world) => {
+      world.weather.thinkMs = 8;
+      world.strikes = [
+        [3, () => world.wish(world.otherNodes())],
+        [2, (node) => world.isolate([node], 100 + world.random() * 1500)],
+        [1, (node) => world.crash(node)],
+      ];
+      world.weather.strikeMs = 400;
+    },
+  },
+];
+
+/** Nothing goes wrong but what the story does. */
+export function beginStory(world: ReplicationSimulator, story: Story): void {
+  calmWeather(world.weather);
+  world.strikes = [[1, () => {}]];
+  story.begin(world);
+}
+
+function every(world: ReplicationSimulator, ms: number, then: () => void): void {
+  world.later(ms * (0.3 + world.random()), () => {
+    then();
+    every(world, ms, then);
+  });
+}
+
+/** Some time after the group has its members. */
+function once(world: ReplicationSimulator, then: () => void): void {
+  world.faultyMs = Math.max(world.faultyMs, 7000);
+  world.later(1500 + world.random() * 1500, then);
+}
+
+/** The leader, with that probability, else anybody who is up. */
+function leaderOr(world: ReplicationSimulator, ratio: number): SimulatedNode {
+  const { leader, holders } = world;
+  if (leader !== undefined && world.random() < ratio) return leader;
+  const pool = holders.length > 0 ? holders : world.nodes;
+  return pool[Math.floor(world.random() * pool.length)]!;
+}
+
+/** Holders, the leader among them with that probability. */
+function some(world: ReplicationSimulator, count: number, leaderRatio: number): SimulatedNode[] {
+  const chosen = new Set<SimulatedNode>();
+  const pool = world.holders.length >= count ? world.holders : world.nodes;
+  if (world.leader !== undefined && world.random() < leaderRatio) chosen.add(world.leader);
+  while (chosen.size < count) chosen.add(pool[Math.floor(world.random() * pool.length)]!);
+  return [...chosen];
+}
