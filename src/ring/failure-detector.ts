@@ -11,12 +11,19 @@ import type { NodeId } from "./identifier.ts";
 import type { Member } from "./member.ts";
 import { RoundTrip } from "./round-trip.ts";
 
-/** A ping goes to those silent, or not spoken to, for this long. */
-const PING_MS = 250;
+/** A ping goes to those silent, or not spoken to, for this long: while there is a load to tell of, and at rest. */
+const PING_MS_BUSY = 250;
+const PING_MS = 400;
 /** The higher node of a pair lets the lower one ping first: one exchange serves both. */
-const PING_MS_LOWER = 225;
-/** Only an answer to a question of our own shows that a peer is reachable. */
-const OWN_PING_MS = 1000;
+const LOWER_FIRST_MS = 25;
+/** Only an answer to a question of our own shows that a peer is reachable: after this long it is the higher one's turn. */
+const OWN_PING_MS = 700;
+/** Until it speaks, one that was pinged is pinged again. */
+const PING_AGAIN_MS = 225;
+/** How long an answer is waited for at least: by then the next ping is almost due. */
+const PING_TIMEOUT_MS_MIN = 200;
+/** Silence counts from this long before the first ping that stays without any sign of life. */
+const ASKED_AFTER_MS = 250;
 /** Pings that are due so soon go with one that is due now: the answers come back together too. */
 const TOGETHER_MS = 75;
 const SUSPECTED_PING_MS = 1000;
@@ -56,6 +63,8 @@ class Peer {
   isWatched = true;
   lapsesMs = Number.POSITIVE_INFINITY;
   pingedMs = Number.NEGATIVE_INFINITY;
+  /** The first ping after `heardMs`; not later than that while there was none. */
+  askedMs = Number.NEGATIVE_INFINITY;
   /** When a ping or a pong last went there. */
   toldMs = Number.NEGATIVE_INFINITY;
   load: number | undefined;
@@ -68,6 +77,15 @@ class Peer {
     this.member = member;
     this.heardMs = nowMs;
     this.answeredMs = nowMs;
+  }
+
+  get isAsked(): boolean {
+    return this.askedMs > this.heardMs;
+  }
+
+  /** Since when its silence counts: never, unless it was asked. */
+  get silentSinceMs(): number {
+    return this.isAsked ? Math.max(this.heardMs, this.askedMs - ASKED_AFTER_MS) : Number.POSITIVE_INFINITY;
   }
 }
 
@@ -96,6 +114,8 @@ export class FailureDetector {
   readonly #detection: Detection;
   readonly #peers = new Map<NodeId, Peer>();
   #watchedCount = 0;
+  /** What is told of this node's own. */
+  #load = 0;
   /** No tick before it does anything. What is heard only postpones; all else that matters resets it. */
   #idleUntilMs = Number.NEGATIVE_INFINITY;
   /** Of all peers, for those never measured. */
@@ -153,6 +173,12 @@ export class FailureDetector {
 
   loadOf(nodeId: NodeId): number | undefined {
     return this.#peers.get(nodeId)?.load;
+  }
+
+  /** This node's own, told with pings. */
+  set load(load: number) {
+    if (load > 0 && this.#load === 0) this.#reset();
+    this.#load = load;
   }
 
   roundTripOf(nodeId: NodeId): RoundTrip {
@@ -245,6 +271,7 @@ export class FailureDetector {
   stoodStill(ms: number, isLong: boolean, nowMs: number): void {
     this.#reset();
     for (const peer of this.#peers.values()) {
+      if (peer.isAsked) peer.askedMs = Math.min(nowMs, peer.askedMs + ms);
       peer.heardMs = isLong ? Math.max(peer.heardMs, nowMs) : Math.min(nowMs, peer.heardMs + ms);
       if (isLong) {
         peer.answeredMs = nowMs;
@@ -271,7 +298,7 @@ export class FailureDetector {
   pingAlong(nodeId: NodeId, nowMs: number): void {
     const peer = this.#peers.get(nodeId);
     if (peer === undefined || !peer.isWatched || peer.isSuspected) return;
-    if (nowMs - peer.pingedMs < PING_MS_LOWER / 2) return;
+    if (nowMs - peer.pingedMs < this.#pingMs / 2) return;
     this.#ping(peer, nowMs);
   }
 
@@ -298,9 +325,9 @@ export class FailureDetector {
         if (nowMs >= peer.lapsesMs) this.#peers.delete(nodeId);
         continue;
       }
-      const silence = nowMs - peer.heardMs;
       if (this.#pingDueMs(peer) <= pingsUpToMs) this.#ping(peer, nowMs);
       if (peer.isSuspected) continue;
+      const silence = nowMs - peer.silentSinceMs;
       if (peer.probing === undefined) {
         if (silence >= silentMs) this.#startProbing(peer, nowMs);
       } else if (silence >= suspectAfterMs && nowMs - peer.probing.sinceMs >= probingMs) {
@@ -344,11 +371,11 @@ export class FailureDetector {
     if (!peer.isWatched) return peer.lapsesMs;
     const pingMs = this.#pingDueMs(peer);
     if (peer.isSuspected) return pingMs;
-    const { probing, heardMs } = peer;
+    const { probing, silentSinceMs } = peer;
     const verdictMs =
       probing === undefined
-        ? heardMs + silentMs
-        : Math.max(heardMs + suspectAfterMs, probing.sinceMs + probingMs);
+        ? silentSinceMs + silentMs
+        : Math.max(silentSinceMs + suspectAfterMs, probing.sinceMs + probingMs);
     return Math.min(pingMs, verdictMs);
   }
 
@@ -366,17 +393,24 @@ export class FailureDetector {
 
   #pingDueMs(peer: Peer): number {
     if (peer.isSuspected) return peer.pingedMs + SUSPECTED_PING_MS;
-    const pingMs = this.#self < peer.member.nodeId ? PING_MS_LOWER : PING_MS;
-    const earliestMs = peer.pingedMs + pingMs;
-    if (peer.failures > 0) return earliestMs;
-    const wantedMs = Math.min(peer.heardMs + pingMs, peer.toldMs + pingMs, peer.pingedMs + OWN_PING_MS);
-    return Math.max(earliestMs, wantedMs);
+    if (peer.failures > 0 || peer.isAsked) return peer.pingedMs + PING_AGAIN_MS;
+    if (peer.pingedMs === Number.NEGATIVE_INFINITY) return peer.pingedMs;
+    const lastMs = Math.min(peer.heardMs, peer.toldMs);
+    const isLower = this.#self < peer.member.nodeId;
+    const earlierMs = isLower ? LOWER_FIRST_MS : lastMs - peer.pingedMs >= OWN_PING_MS ? 2 * LOWER_FIRST_MS : 0;
+    return Math.max(lastMs, peer.pingedMs) + this.#pingMs - earlierMs;
+  }
+
+  /** Peers hear of a load, and of its end, more often than of none. */
+  get #pingMs(): number {
+    return this.#load > 0 ? PING_MS_BUSY : PING_MS;
   }
 
   #ping(peer: Peer, nowMs: number): void {
     peer.pingedMs = nowMs;
     peer.toldMs = nowMs;
-    this.#detection.ping(peer.member, this.#roundTripOf(peer).timeoutMs);
+    if (!peer.isAsked) peer.askedMs = nowMs;
+    this.#detection.ping(peer.member, Math.max(PING_TIMEOUT_MS_MIN, this.#roundTripOf(peer).timeoutMs));
   }
 
   #roundTripOf(peer: Peer): RoundTrip {

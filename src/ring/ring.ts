@@ -266,6 +266,7 @@ export class Ring {
 
   set load(load: number) {
     this.#load = load;
+    this.#parts.detector.load = load;
   }
 
   loadOf(nodeId: NodeId): number | undefined {
