@@ -168,6 +168,8 @@ export type JoinAnswer = z.output<typeof joinAnswerSchema>;
 export type Messages = {
   ring: RingMessage;
   replication: ReplicationMessage;
+  /** What is said all the time, in its short form. */
+  brief: Uint8Array;
   crawl: CrawlMessage;
 };
 
@@ -192,6 +194,7 @@ export const peerSchemas: PeerSchemas<Messages, Procedures> = {
   messages: {
     ring: ringMessageSchema,
     replication: replicationMessageSchema,
+    brief: z.instanceof(Uint8Array),
     crawl: crawlMessageSchema,
   },
   procedures: {

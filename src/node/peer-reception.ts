@@ -8,7 +8,9 @@ import type { Log } from "../log.ts";
 import type { PeerHandlers, PeerSender } from "../peer/transport.ts";
 import type { Admission } from "./admission.ts";
 import type { ReplicatedBlobs } from "./blobs.ts";
+import type { BriefChannel } from "./brief-channel.ts";
 import type { CrawlDriver } from "./crawl-driver.ts";
+import type { LeaderQuestions } from "./leader-questions.ts";
 import type { LockKeeper } from "./lock-keeper.ts";
 import type { Messages, NodeStatus, Procedures } from "./peer-contract.ts";
 import type { ReplicaDriver } from "./replica-driver.ts";
@@ -17,6 +19,8 @@ import type { RingDriver } from "./ring-driver.ts";
 export interface ReceivingParts {
   readonly ring: RingDriver;
   readonly replicas: ReplicaDriver;
+  readonly brief: BriefChannel;
+  readonly questions: LeaderQuestions;
   readonly crawl: CrawlDriver;
   readonly blobs: ReplicatedBlobs;
   readonly admission: Admission;
@@ -89,10 +93,11 @@ export class PeerReception implements PeerHandlers<Messages, Procedures> {
   }
 }
 
-function receiversOf({ ring, replicas, crawl }: ReceivingParts): Receivers {
+function receiversOf({ ring, replicas, crawl, brief, questions }: ReceivingParts): Receivers {
   return {
     ring: (from, message) => ring.receive(from, message),
     replication: (from, message) => replicas.receive(from, message),
+    brief: (from, bytes) => brief.receive(from, bytes, { replicas, questions }),
     crawl: (from, message) => crawl.receive(from, message),
   };
 }

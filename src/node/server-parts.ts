@@ -13,6 +13,7 @@ import { Naming } from "../vault/naming.ts";
 import { Admission } from "./admission.ts";
 import { BlobRepair } from "./blob-repair.ts";
 import { ReplicatedBlobs } from "./blobs.ts";
+import { BriefChannel } from "./brief-channel.ts";
 import { systemClock } from "./clock.ts";
 import { CLUSTER_VERSION, ClusterEntries } from "./cluster-entries.ts";
 import { ClusterView, type Readiness } from "./cluster-view.ts";
@@ -22,6 +23,7 @@ import { Enrolment } from "./enrolment.ts";
 import { ClusterJobs } from "./jobs.ts";
 import { KeyLayout } from "./key-layout.ts";
 import { KeyValues } from "./key-values.ts";
+import { LeaderQuestions } from "./leader-questions.ts";
 import { LockKeeper } from "./lock-keeper.ts";
 import { Locks } from "./locks.ts";
 import { type Credentials, readCredentials } from "./membership.ts";
@@ -119,6 +121,7 @@ export async function setUpParts(
       incoming: (peer, incarnation, bytes) => replicas.ledHeard(peer, incarnation, bytes),
     },
   });
+  const brief = new BriefChannel({ log, send: (to, bytes) => transport.send(to, "brief", bytes) });
   const replicas = new ReplicaDriver({
     self,
     partitionCount,
@@ -129,12 +132,21 @@ export async function setUpParts(
     log,
     settings: { replicationFactor, leaderTimeoutMs, replaceAfterMs },
     ring,
-    send: (to, message) => transport.send(to, "replication", message),
+    send: (to, message) => {
+      if (!brief.send(to, message)) transport.send(to, "replication", message);
+    },
   });
   closing.defer(() => replicas.stop());
   const care = new StoreCare({ directory, store, replicas, mayLose, log });
   closing.defer(() => care.stop());
 
+  const questions = new LeaderQuestions({
+    clock: systemClock,
+    log,
+    send: (to, bytes) => transport.send(to, "brief", bytes),
+    operate: (partition, operation) => replicas.operate(partition, operation),
+    call: (to, question, timeoutMs) => transport.call(to, "operate", question, { timeoutMs }),
+  });
   const registers: RoutedRegisters = new RoutedRegisters({
     self,
     partitionCount,
@@ -143,7 +155,7 @@ export async function setUpParts(
     random,
     replicas,
     ring,
-    callOperate: (to, input, timeoutMs) => transport.call(to, "operate", input, { timeoutMs }),
+    callOperate: (to, question, timeoutMs) => questions.ask(to, question, timeoutMs),
     callCrawl: (to, request, timeoutMs) => transport.call(to, "crawl", request, { timeoutMs }),
     crawlLocally: (request) => crawl.request("self", request),
   });
@@ -256,16 +268,17 @@ export async function setUpParts(
     ask: (to, input, timeoutMs) => transport.call(to, "status", input, { timeoutMs }),
   });
 
-  connect({ ring, replicas, crawl, repair, lockKeeper });
+  connect({ ring, replicas, questions, crawl, repair, lockKeeper });
   closing.defer(async () => {
     reception.close();
     registers.stop();
+    questions.stop();
     log.info("registers.stopped", registers.counts);
     await ring.leave();
     await pause(GOODBYE_MS);
     ring.stop();
   });
-  reception.open({ ring, replicas, crawl, blobs, admission, lockKeeper, status });
+  reception.open({ ring, replicas, brief, questions, crawl, blobs, admission, lockKeeper, status });
   const jobs = new ClusterJobs({ naming, partitionCount, registers, blobs });
   const accounts = new SystemEntries(registers, layout);
   return {
@@ -356,11 +369,12 @@ function peerCredentials({ nodeCertificate, nodeKey, rootCertificate }: Credenti
 function connect(parts: {
   readonly ring: RingDriver;
   readonly replicas: ReplicaDriver;
+  readonly questions: LeaderQuestions;
   readonly crawl: CrawlDriver;
   readonly repair: BlobRepair;
   readonly lockKeeper: LockKeeper;
 }): void {
-  const { ring, replicas, crawl, repair, lockKeeper } = parts;
+  const { ring, replicas, questions, crawl, repair, lockKeeper } = parts;
   let watched = "";
   const watch = () => {
     const peers = replicas.peers().sort();
@@ -370,6 +384,7 @@ function connect(parts: {
   };
   ring.on("suspected", (nodeId) => {
     replicas.suspected(nodeId);
+    questions.lost(nodeId);
     crawl.suspected(nodeId);
   });
   ring.on("alive", (nodeId) => replicas.alive(nodeId));
