@@ -31,9 +31,13 @@ export class InstanceBook {
     return [...this.#seen.values()];
   }
 
-  /** Whether this start of the member is the last one that was seen: what came from any other is dropped. */
-  isCurrent(nodeId: string, instance: string): boolean {
-    return this.#seen.get(nodeId)?.instance === instance;
+  /**
+   * Whether this start of the member is the last one that was seen: what came from any other is dropped.
+   * A start has one number for good; under another it would make its next starts look old.
+   */
+  isCurrent({ nodeId, incarnation, instance }: InstanceRecord): boolean {
+    const last = this.#seen.get(nodeId);
+    return last?.instance === instance && last.incarnation === incarnation;
   }
 
   /**
@@ -44,7 +48,9 @@ export class InstanceBook {
    */
   present(candidate: InstanceRecord, earlier: readonly string[]): "current" | "stale" {
     const last = this.#seen.get(candidate.nodeId);
-    if (last !== undefined && last.instance !== candidate.instance) {
+    if (last?.instance === candidate.instance) {
+      if (candidate.incarnation !== last.incarnation) return "stale";
+    } else if (last !== undefined) {
       if (!earlier.includes(last.instance) || candidate.incarnation <= last.incarnation) return "stale";
     }
     this.#learn(candidate);

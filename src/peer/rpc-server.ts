@@ -151,7 +151,7 @@ export class RpcServer {
         reply.end(Buffer.concat([this.#preamble, packAnswer(this.#hello(sender, calls[0]![1]))]));
         return;
       }
-      if (isNode && !this.#book.isCurrent(sender.nodeId, sender.instance)) {
+      if (isNode && !this.#book.isCurrent(sender)) {
         reply.refuse(STATUS_INTRODUCE, Buffer.alloc(0));
         return;
       }

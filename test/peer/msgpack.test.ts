@@ -122,6 +122,7 @@ test("a start is current, or stale when it doesn't list the one seen last", asyn
   const book = new InstanceBook([at(3, "c")]);
   const presented: [string, ReturnType<typeof at>, string[], string][] = [
     ["the same start again", at(3, "c"), ["b", "a"], "current"],
+    ["the same start under another number", at(9, "c"), ["b", "a"], "stale"],
     ["an older start, late", at(2, "b"), ["a"], "stale"],
     ["a copy of the directory from before c", at(3, "x"), ["b", "a"], "stale"],
     ["that copy, started often", at(9, "y"), ["x", "b", "a"], "stale"],
@@ -135,7 +136,10 @@ test("a start is current, or stale when it doesn't list the one seen last", asyn
     t.equal(book.present(start, earlier), outcome, what);
 
   t.strictSame(book.export(), [at(9, "i")]);
-  t.ok(new InstanceBook(book.export()).isCurrent("n", "i"));
+  const again = new InstanceBook(book.export());
+  t.ok(again.isCurrent(at(9, "i")));
+  t.notOk(again.isCurrent(at(10, "i")), "under another number");
+  t.notOk(again.isCurrent(at(9, "j")), "another start");
   const small = new InstanceBook([], 2);
   for (const nodeId of ["p", "q", "r"]) small.present({ nodeId, incarnation: 1, instance: "1" }, []);
   t.strictSame(

@@ -136,6 +136,9 @@ export async function strangeMessages(t: Test, ground: Ground): Promise<void> {
     "nothing that it said is kept",
   );
   t.same(await jobs(), jobsBefore, "no job has come or gone");
+  const known = (await client(one).cluster.nodes()).find(({ nodeId }) => nodeId === self.nodeId);
+  // Else its next start would not be believed.
+  t.equal(known?.incarnation, self.incarnation, "nor is its name used for another start");
   const reads = await Promise.all([one, two, four, five].map((server) => client(server).cluster.status()));
   t.same(
     reads.map(({ ready }) => ready),
