@@ -135,7 +135,6 @@ async function ask(
   const deadline = performance.now() + JOIN_MS_MAX;
   for (let pauseMs = PAUSE_MS_MIN; ; pauseMs = Math.min(pauseMs * 2, PAUSE_MS_MAX)) {
     const reasons: string[] = [];
-    let isForeign = false;
     for (const place of places) {
       try {
         const answer = await callJoin({
@@ -145,24 +144,33 @@ async function ask(
           input: request,
           timeoutMs: ATTEMPT_MS_MAX,
         });
-        return joinAnswerSchema.parse(answer);
+        const joined = joinAnswerSchema.parse(answer);
+        if (place !== given) {
+          log.warn("the server given with --join did not let this one in, another one of the token did", {
+            given,
+            by: place,
+            reason: reasons[0],
+          });
+        }
+        return joined;
       } catch (error) {
         if (!(error instanceof ClusterError)) throw error;
         if (error.remedy === "reject" && !(error instanceof RefusedError)) {
           throw new UsageError(`the cluster does not let this server in: ${error.message}`, { cause: error });
         }
-        if (place === given) isForeign = isOfAnotherCluster(error);
-        reasons.push(error.message);
+        // Of two clusters that a person named, this server must not choose one.
+        if (place === given && isOfAnotherCluster(error)) {
+          throw new UsageError(
+            `the join token is of another cluster than the server at ${given}: give one that a member of its cluster made (${error.message})`,
+            { cause: error },
+          );
+        }
+        reasons.push(error.message.includes(place) ? error.message : `${place}: ${error.message}`);
       }
-    }
-    if (isForeign) {
-      throw new UsageError(
-        `the join token is of another cluster than the server at ${given}: give one that a member of its cluster made (${reasons[0]})`,
-      );
     }
     if (performance.now() + pauseMs > deadline) {
       throw new UsageError(
-        `no member let this server in within ${JOIN_MS_MAX / 1000} s: ${reasons.join("; ")}. Check the address given with --join, then start it again`,
+        `no member let this server in within ${JOIN_MS_MAX / 1000} s: ${reasons.join("; ")}. Is ${given}, given with --join, the peer address of a member that runs? Correct it, then start this server again`,
       );
     }
     log.warn("join not answered", { retryMs: pauseMs, reason: reasons[0] });

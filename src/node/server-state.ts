@@ -9,6 +9,7 @@ import { readdir, rename } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { ServerSettings } from "../config.ts";
 import { DamagedError, UsageError } from "../errors.ts";
+import { readCertificate } from "../identity/certificate-authority.ts";
 import type { JoinToken } from "../identity/join-token.ts";
 import type { Log } from "../log.ts";
 import { DataDirectory, type Identity } from "../store/data-directory.ts";
@@ -64,7 +65,7 @@ export async function openServerState(settings: ServerSettings, log: Log): Promi
   try {
     return directory.identity === undefined
       ? await firstStart(directory, settings, log)
-      : await restart(directory, directory.identity, settings);
+      : await restart(directory, directory.identity, settings, log);
   } catch (error) {
     await directory.close();
     throw error;
@@ -122,6 +123,7 @@ async function restart(
   directory: DataDirectory,
   known: Identity,
   settings: ServerSettings,
+  log: Log,
 ): Promise<ServerState> {
   if (!known.bootstrapped && settings.join !== undefined) {
     throw new UsageError(
@@ -137,6 +139,15 @@ async function restart(
     throw new DamagedError(
       `${directory.path}: vault.json and identity.json are of two different servers; restore both from one copy`,
     );
+  }
+  const { notAfterMs } = readCertificate(readCredentials(vault).nodeCertificate);
+  // No reason to stop: alone, or with all others in the same state, it may still be the one that mends it.
+  if (notAfterMs <= Date.now()) {
+    log.error("certificate has ended", {
+      endedAt: new Date(notAfterMs).toISOString(),
+      reason:
+        "this server was away for too long, or its clock is wrong: other members refuse it. Start it as a new one: --as-new --join HOST:PORT --join-token-file FILE",
+    });
   }
   const identity = await directory.nextStart();
   const founding = identity.bootstrapped ? undefined : { adminPassword };

@@ -6,6 +6,7 @@
 import { TRPCClientError, TRPCUntypedClient } from "@trpc/client";
 import type { AnyTRPCRouter } from "@trpc/server";
 import { ClusterError, RefusedError, StaleDataDirectoryError, UnavailableError } from "../errors.ts";
+import { distrustIn } from "./distrust.ts";
 import { type Exchange, isConnectionRefused } from "./exchange.ts";
 import {
   ANSWER_MESSAGES_BYTES_MAX,
@@ -41,6 +42,7 @@ export class PeerLine {
   readonly #book: InstanceBook;
   readonly #onRefused: (nodeId: string) => void;
   readonly #onStale: (by: string) => void;
+  readonly #onDistrust: (address: PeerAddress, reason: string) => void;
   readonly #onMessages: (from: PeerSender, messages: unknown) => void;
   readonly #client: TRPCUntypedClient<AnyTRPCRouter>;
   #address: PeerAddress;
@@ -48,6 +50,8 @@ export class PeerLine {
   #peer: PeerSender | undefined;
   #introduction: Promise<PeerSender> | undefined;
   #failure: { readonly error: ClusterError; readonly retryAt: number } | undefined;
+  /** What was told last of why it is not trusted, until it is. */
+  #distrust: string | undefined;
   /** Frames of messages so far. */
   #frames = 0;
   /** The frame that is neither answered nor given up; 0: none is. */
@@ -67,6 +71,8 @@ export class PeerLine {
     readonly book: InstanceBook;
     readonly refused: (nodeId: string) => void;
     readonly stale: (by: string) => void;
+    /** Who listens at that address is not the peer; told once for each reason. */
+    readonly distrusted: (address: PeerAddress, reason: string) => void;
     readonly messages: (from: PeerSender, messages: unknown) => void;
   }) {
     this.nodeId = options.peer.nodeId;
@@ -77,6 +83,7 @@ export class PeerLine {
     this.#book = options.book;
     this.#onRefused = options.refused;
     this.#onStale = options.stale;
+    this.#onDistrust = options.distrusted;
     this.#onMessages = options.messages;
     const link = new RpcLink({
       exchange: options.exchange,
@@ -190,7 +197,7 @@ export class PeerLine {
     }
     const [, failed, given] = answer ?? [0, 1, undefined];
     const isEmpty = given === null || (Array.isArray(given) && given.length === 0);
-    if (failed === 1 || isEmpty || !this.#book.isCurrent(peer.nodeId, peer.instance)) return;
+    if (failed === 1 || isEmpty || !this.#book.isCurrent(peer)) return;
     this.#onMessages(peer, given);
   }
 
@@ -231,6 +238,7 @@ export class PeerLine {
     const peer = { nodeId, address, incarnation, instance };
     this.#peer = peer;
     this.#failure = undefined;
+    this.#distrust = undefined;
     return peer;
   }
 
@@ -270,6 +278,11 @@ export class PeerLine {
     this.#peer = undefined;
     const failure = unreachable(this.#address, error);
     this.#failed(failure);
+    const distrust = error instanceof RefusedError ? error.message : distrustIn(error);
+    if (distrust !== undefined && distrust !== this.#distrust) {
+      this.#distrust = distrust;
+      this.#onDistrust(this.#address, distrust);
+    }
     if (isConnectionRefused(error)) {
       this.outbox.clear();
       this.#onRefused(this.nodeId);

@@ -136,6 +136,8 @@ export class PeerLines<X extends Exchange> {
       book: this.#book,
       refused: this.#refused,
       stale: this.#stale,
+      distrusted: (address, reason) =>
+        this.#log.warn("peer not trusted", { peer: peer.nodeId, ...address, reason }),
       messages: this.#messages,
     });
     this.#lines.set(peer.nodeId, { line, exchange });

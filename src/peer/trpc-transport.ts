@@ -17,6 +17,7 @@ import { createHTTPHandler } from "@trpc/server/adapters/standalone";
 import { RefusedError, UsageError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { Deliveries } from "./deliveries.ts";
+import { meaningOfDistrust } from "./distrust.ts";
 import { FRAME_BYTES_MAX, type PeerSelf } from "./frame.ts";
 import { answerFrames, FRAMES_PROTOCOL } from "./frame-stream.ts";
 import { CLIENT_KEEP_ALIVE_MS, type Credentials, HttpsExchange, requireMember } from "./https-exchange.ts";
@@ -162,9 +163,21 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
       },
     );
     server.maxConnections = CONNECTIONS_MAX;
-    server.on("tlsClientError", (error) => {
+    server.on("tlsClientError", (error, socket) => {
       this.#turnedAway++;
-      this.#log.debug("peer connection failed", { reason: error.message });
+      // A certificate that fails here ends the connection; the error then says no more than that it has ended.
+      const code = String(socket.authorizationError ?? ("code" in error ? error.code : ""));
+      const from = socket.remoteAddress;
+      const reason = meaningOfDistrust(code);
+      if (reason !== undefined) {
+        rpc.note(`distrust ${from} ${reason}`, "peer refused", { from, reason, code });
+      } else if (code === "ECONNRESET") {
+        // Who finds this server's certificate wrong says so in its own log only.
+        rpc.note("hang up", "peer connection broken off", {
+          reason:
+            "whoever it was hung up in the handshake: a server of another cluster, or a probe of the port",
+        });
+      } else this.#log.debug("peer connection failed", { from, code, reason: error.message });
     });
     server.on("upgrade", (request, socket, rest) => this.#upgrade(rpc, request, socket, rest));
     server.on("clientError", (_, socket) => socket.destroy());

@@ -190,3 +190,14 @@ export async function logOf(server: ServerProcess): Promise<LogLine[]> {
       }
     });
 }
+
+/** What a process that ended by itself said to the person who started it; waits until it fits `pattern`. */
+export async function lastWord(server: ServerProcess, pattern: RegExp): Promise<string> {
+  const { event } = await until(`its last word fits ${pattern}`, 5_000, async () => {
+    const word = (await logOf(server)).findLast(
+      ({ level, event }) => level === "text" && event.startsWith("orbweaver: "),
+    );
+    return word !== undefined && pattern.test(word.event) && word;
+  });
+  return event;
+}

@@ -2,7 +2,7 @@
 import { cp, rename } from "node:fs/promises";
 import { join } from "node:path";
 import type { Test } from "tap";
-import { allServed, type Ground, logOf, until } from "../cluster/ground.ts";
+import { allServed, type Ground, lastWord, logOf, until } from "../cluster/ground.ts";
 
 /** Puts the second server's directory back to an earlier state; at the end it is another node. */
 export async function oldCopy(t: Test, ground: Ground): Promise<void> {
@@ -21,21 +21,13 @@ export async function oldCopy(t: Test, ground: Ground): Promise<void> {
   await rename(two.directory, join(ground.directory, "newer"));
   await rename(copy, two.directory);
 
-  let lastWord = "";
+  let word = "";
   for (const start of ["the first start", "a repeated start"]) {
     const refused = two.start([]);
     const { process } = two;
     await t.rejects(refused, { message: /ended before it was ready/ }, `${start} is refused`);
     t.equal(process.exitCode, 1, "with an exit code that says so");
-    const words = await until("its last word", 5_000, async () =>
-      (await logOf(two)).findLast(({ level, event }) => level === "text" && event.startsWith("orbweaver: ")),
-    );
-    lastWord = words.event;
-    t.match(
-      words.event,
-      /is an old copy.*--as-new --join HOST:PORT --join-token-file FILE/,
-      "and what to do",
-    );
+    word = await lastWord(two, /is an old copy.*--as-new --join HOST:PORT --join-token-file FILE/);
   }
   t.equal(
     (await logOf(two)).filter(({ event }) => event === "data directory is stale").length,
@@ -56,6 +48,6 @@ export async function oldCopy(t: Test, ground: Ground): Promise<void> {
     before,
     "and serves what the cluster holds",
   );
-  t.comment(`refused twice: ${lastWord}`);
+  t.comment(`refused twice: ${word}`);
   t.equal(joined.server, two.edge, "by itself");
 }

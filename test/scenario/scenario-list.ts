@@ -11,6 +11,7 @@ import { powerCut } from "./power-cut.ts";
 import type { Scenario } from "./scenario.ts";
 import { strangeMessages } from "./strange-messages.ts";
 import { twoKilled } from "./two-killed.ts";
+import { wrongIdentity } from "./wrong-identity.ts";
 
 /** Fewer than a cluster has by default: what is seen is the same, in less time. */
 const FLAGS = ["--partitions", "32"];
@@ -51,6 +52,12 @@ export const scenarios: readonly Scenario[] = [
     name: "an old copy of a data directory is started",
     secondsMax: 120,
     run: async (t) => oldCopy(t, await startGround(t, { flags: FLAGS })),
+  },
+  {
+    row: 17,
+    name: "wrong master key, wrong cluster, wrong certificate, expired certificate",
+    secondsMax: 200,
+    run: async (t) => wrongIdentity(t, await startGround(t, { flags: FLAGS })),
   },
   {
     row: 28,
