@@ -70,7 +70,13 @@ export async function admit(asker: Asker, access: Scope | "open"): Promise<Permi
   if (access === "open") return undefined;
   const principal = await asker.principal();
   requireScope(principal.scopes, access);
-  return { ground: asker.ground, principal, signal: asker.signal };
+  return {
+    ground: asker.ground,
+    principal,
+    get signal() {
+      return asker.signal;
+    },
+  };
 }
 
 /** Checks permission, then runs the call. */

@@ -19,15 +19,24 @@ export function askerOf(
   response: ServerResponse,
   stopping: AbortSignal,
 ): Asker {
-  const gone = new AbortController();
-  response.once("close", () => gone.abort());
   let proved: Promise<Principal> | undefined;
+  let signal: AbortSignal | undefined;
   return {
     ground,
     address: request.socket.remoteAddress ?? "unknown",
-    signal: AbortSignal.any([gone.signal, stopping]),
+    // Made for those who look at it: a signal and its end cost as much as a short call.
+    get signal() {
+      return (signal ??= AbortSignal.any([closed(response), stopping]));
+    },
     principal: () => (proved ??= authenticate(ground.backend.accounts, request)),
   };
+}
+
+function closed(response: ServerResponse): AbortSignal {
+  const gone = new AbortController();
+  if (response.closed) gone.abort();
+  else response.once("close", () => gone.abort());
+  return gone.signal;
 }
 
 async function authenticate(accounts: Accounts, { headers }: IncomingMessage): Promise<Principal> {
