@@ -112,6 +112,19 @@ export async function connect(flags: ConnectionFlags): Promise<Client> {
   return createClient(connection.options);
 }
 
+/**
+ * Name and password, for what is asked when nobody can sign in.
+ *
+ * @throws {UsageError} there are none.
+ */
+export function signInOf(flags: ConnectionFlags): { readonly username: string; readonly password: string } {
+  const { username, password } = findConnection(flags)?.options ?? {};
+  if (username !== undefined && password !== undefined) return { username, password };
+  throw new UsageError(
+    "this takes a user name and a password: give a profile that has them with --profile FILE, or ORBWEAVER_USERNAME and ORBWEAVER_PASSWORD",
+  );
+}
+
 /** @param named undefined: the usual places, where there may be none. */
 export function readProfile(named: string | undefined): { path: string; content: Profile } | undefined {
   const paths =

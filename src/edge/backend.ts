@@ -5,6 +5,8 @@
  */
 import { z } from "zod";
 import type { Grant, Role } from "../identity/permission.ts";
+import type { Administration } from "../node/administration.ts";
+import type { AuditLog } from "../node/audit-log.ts";
 import type { Jobs } from "../node/jobs.ts";
 import type { KeyValues } from "../node/key-values.ts";
 import type { Locks } from "../node/locks.ts";
@@ -20,6 +22,8 @@ export const nodeStatusSchema = z.object({
   peer: z.string(),
   zone: z.string(),
   state: z.enum(["alive", "suspected", "unreachable"]),
+  /** What operators want of it; `draining`: it gives away what it keeps. Null: not known yet. */
+  membership: z.enum(["joining", "active", "draining", "removed"]).nullable(),
   /** The member that answers. */
   self: z.boolean(),
   /** How often it was started. */
@@ -29,6 +33,10 @@ export const nodeStatusSchema = z.object({
   /** Partitions that it leads, and of which it keeps a copy; null: it did not say. */
   leads: z.number().nullable(),
   replicas: z.number().nullable(),
+  /** Blobs that are left on one that drains; null: it does not drain, or did not say. */
+  blobs: z.int().nullable(),
+  /** Why it keeps nothing now, e.g. a full disk; null: all is well, or it did not say. */
+  problem: z.string().nullable(),
   uptimeMs: z.number().nullable(),
   version: z.string().nullable(),
   /** The part of the circle that falls to it, 0 to 1. */
@@ -136,6 +144,8 @@ export interface Accounts {
   refresh(refreshToken: string): Promise<SignIn>;
   /** Ends the session on all servers. A token that is not good any more is no error. */
   revoke(refreshToken: string): Promise<void>;
+  /** What the user may do, by any copy of the accounts when they have no majority now. */
+  prove(username: string, password: string): Promise<readonly Grant[]>;
   authenticateToken(accessToken: string): Promise<Principal>;
   authenticateKey(apiKey: string): Promise<Principal>;
   /** Public keys that access tokens are signed with (RFC 7517). */
@@ -153,6 +163,8 @@ export interface EdgeBackend {
   readonly jobs: Jobs;
   readonly accounts: Accounts;
   readonly cluster: ClusterView;
+  readonly administration: Pick<Administration, "drain" | "remove" | "losses" | "recover">;
+  readonly audit: Pick<AuditLog, "list">;
   readonly values: KeyValues;
   readonly valueWatch: ValueWatch;
   readonly locks: Locks;

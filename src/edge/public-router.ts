@@ -16,6 +16,7 @@ import {
 } from "../errors.ts";
 import type { Scope } from "../identity/permission.ts";
 import { refreshSignIn, signIn, signOut } from "./account-calls.ts";
+import { drainNode, listAudit, listLosses, recoverPartitions, removeNode } from "./administration-calls.ts";
 import { type Asker, admit, type Call, perform } from "./call.ts";
 import {
   clusterLookup,
@@ -217,6 +218,25 @@ export const publicRouter = router({
     release: guarded(releaseLock.access)
       .input(releaseLock.input)
       .mutation(({ ctx, input }) => run(ctx, releaseLock, input)),
+  }),
+  administration: router({
+    drain: guarded(drainNode.access)
+      .input(drainNode.input)
+      .mutation(({ ctx, input }) => run(ctx, drainNode, input)),
+    remove: guarded(removeNode.access)
+      .input(removeNode.input)
+      .mutation(({ ctx, input }) => run(ctx, removeNode, input)),
+    audit: guarded(listAudit.access)
+      .input(listAudit.input)
+      .query(({ ctx, input }) => run(ctx, listAudit, input)),
+  }),
+  recovery: router({
+    losses: guarded(listLosses.access)
+      .input(listLosses.input)
+      .mutation(({ ctx, input }) => run(ctx, listLosses, input)),
+    recover: guarded(recoverPartitions.access)
+      .input(recoverPartitions.input)
+      .mutation(({ ctx, input }) => run(ctx, recoverPartitions, input)),
   }),
   cluster: router({
     status: guarded(clusterStatus.access)

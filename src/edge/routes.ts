@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { type Job, jobSpecSchema } from "../job/job-spec.ts";
 import { credentialsSchema, refreshSignIn, refreshTokenSchema, signIn, signOut } from "./account-calls.ts";
+import { administrationRoutes } from "./administration-routes.ts";
 import { failureSchema, jobSchema, resultSchema } from "./answer.ts";
 import {
   clusterStatusSchema,
@@ -169,6 +170,7 @@ export const routes: readonly Route[] = [
     answer: asJson,
   }),
 
+  ...administrationRoutes,
   ...valueRoutes,
   ...lockRoutes,
 

@@ -65,6 +65,8 @@ const HEAD_BYTES = 32 + 64;
 
 export class ReplicatedBlobs implements Blobs {
   readonly #ports: BlobPorts;
+  #count: number | null = null;
+  #counting: Promise<void> | undefined;
 
   constructor(ports: BlobPorts) {
     this.#ports = ports;
@@ -157,6 +159,24 @@ export class ReplicatedBlobs implements Blobs {
     return this.#ports.files.has(this.#ports.fileName(name));
   }
 
+  /** How many copies lie here, as counted last: a count begins with each call, one at a time. */
+  countSoon(): number | null {
+    this.#counting ??= this.#countNow().finally(() => {
+      this.#counting = undefined;
+    });
+    return this.#count;
+  }
+
+  async #countNow(): Promise<void> {
+    let count = 0;
+    try {
+      for await (const _ of this.#ports.files.list()) count++;
+      this.#count = count;
+    } catch (error) {
+      this.#ports.log.warn("blobs not counted", { error });
+    }
+  }
+
   /**
    * Goes through all local copies once, one at a time. Called when the ring has
    * changed and come to rest. Returns how many copies were given and dropped.
@@ -186,7 +206,8 @@ export class ReplicatedBlobs implements Blobs {
           }
         }
         const isHolder = holders.some((holder) => holder.nodeId === self.nodeId);
-        if (!isHolder && present >= BLOB_COPIES) {
+        // All of them, where there are fewer.
+        if (!isHolder && holders.length > 0 && present >= holders.length) {
           await files.delete(file);
           count.dropped++;
         }

@@ -8,6 +8,7 @@ import { UnavailableError } from "../errors.ts";
 import { type IssuingAuthority, issuingAuthoritySchema } from "../identity/certificate-authority.ts";
 import { joinTokenRecordSchema } from "../identity/join-token.ts";
 import type { Change, Condition } from "../replication/register.ts";
+import type { AuditWrite } from "./audit-log.ts";
 import { type KeyLayout, NAMESPACE } from "./key-layout.ts";
 import { decodeRecord, encodeRecord } from "./record.ts";
 import type { RegisterOptions, Registers } from "./registers.ts";
@@ -120,11 +121,16 @@ export class ClusterEntries {
   /**
    * All of them or none. False: an entry is not as its write says.
    *
+   * @param beside written in the same batch.
    * @throws {OutcomeUnknownError} it may or may not have happened: read again.
    */
-  async write(writes: readonly ClusterEntryWrite[], options?: RegisterOptions): Promise<boolean> {
-    const changes: Change[] = [];
-    const conditions: Condition[] = [];
+  async write(
+    writes: readonly ClusterEntryWrite[],
+    options?: RegisterOptions,
+    beside: AuditWrite = { changes: [], conditions: [] },
+  ): Promise<boolean> {
+    const changes: Change[] = [...beside.changes];
+    const conditions: Condition[] = [...beside.conditions];
     for (const { kind, name, record, is, expiresAtMs } of writes) {
       const key = this.#key(kind, name);
       conditions.push({ key, is });

@@ -18,6 +18,7 @@ import type { Admission } from "./admission.ts";
 import type { Membership } from "./membership.ts";
 import type { NodeStatus, PartitionStatus } from "./peer-contract.ts";
 import type { RingDriver } from "./ring-driver.ts";
+import type { Roster } from "./roster.ts";
 import { writeHostPort } from "./server-addresses.ts";
 
 const ASK_MS = 1_000;
@@ -39,6 +40,8 @@ export interface ClusterNode {
   readonly peer: string;
   readonly zone: string;
   readonly state: "alive" | "suspected" | "unreachable";
+  /** What operators want of it: `draining` gives away what it keeps; null: not known yet. */
+  readonly membership: "joining" | "active" | "draining" | "removed" | null;
   readonly self: boolean;
   readonly incarnation: number;
   /** Tasks running and waiting per scrape thread; null: not heard yet. */
@@ -46,6 +49,10 @@ export interface ClusterNode {
   /** How many partitions it leads, and keeps a copy of; null: it did not answer. */
   readonly leads: number | null;
   readonly replicas: number | null;
+  /** Blobs that are left on one that drains; null: it does not drain, or did not answer. */
+  readonly blobs: number | null;
+  /** Why it keeps nothing now; null: all is well, or it did not answer. */
+  readonly problem: string | null;
   readonly uptimeMs: number | null;
   readonly version: string | null;
   /** Of the circle, 0 to 1: the arc between its predecessor and itself. */
@@ -73,6 +80,7 @@ export interface ClusterViewParts {
     "members" | "member" | "isSuspected" | "isReachable" | "loadOf" | "view" | "successorsOf"
   >;
   readonly admission: Pick<Admission, "createJoinToken">;
+  readonly roster: Pick<Roster, "stateOf" | "removed">;
   readiness(): Readiness;
   /** What this server says of itself. */
   local(options: { readonly partitions: boolean }): NodeStatus;
@@ -169,7 +177,7 @@ export class ClusterView {
 
   /** Those that live, and those that are missed, in ring order from here. */
   #known(): Member[] {
-    const { self, ring } = this.#parts;
+    const { self, ring, roster } = this.#parts;
     const known = new Map([[self.nodeId, self]]);
     for (const member of ring.members()) known.set(member.nodeId, member);
     for (const { nodeId } of ring.view().watched) {
@@ -177,6 +185,7 @@ export class ClusterView {
       if (member !== undefined) known.set(nodeId, member);
     }
     const from = identifierOf(self.nodeId);
+    for (const nodeId of roster.removed) known.delete(nodeId as NodeId);
     const reach = ({ nodeId }: Member) => distance(from, identifierOf(nodeId));
     return [...known.values()].sort((a, b) => (reach(a) < reach(b) ? -1 : 1));
   }
@@ -198,7 +207,7 @@ export class ClusterView {
   }
 
   #node({ member, status }: Seen): ClusterNode {
-    const { self, ring } = this.#parts;
+    const { self, ring, roster } = this.#parts;
     const { nodeId } = member;
     const isSelf = nodeId === self.nodeId;
     const isSuspected = !isSelf && ring.isSuspected(nodeId);
@@ -209,11 +218,14 @@ export class ClusterView {
       peer: writeHostPort(member.address),
       zone: member.zone,
       state: isSuspected ? "suspected" : isSilent ? "unreachable" : "alive",
+      membership: roster.stateOf(nodeId) ?? null,
       self: isSelf,
       incarnation: status?.incarnation ?? member.incarnation,
       load: status?.load ?? ring.loadOf(nodeId) ?? null,
       leads: status?.leads ?? null,
       replicas: status?.replicas ?? null,
+      blobs: status?.blobs ?? null,
+      problem: status?.problem ?? null,
       uptimeMs: status?.uptimeMs ?? null,
       version: status?.version ?? null,
       arcShare: status === undefined ? null : arcShare(nodeId, status.predecessor),

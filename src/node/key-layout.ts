@@ -94,6 +94,10 @@ export class KeyLayout {
     return prefix(namespace) + this.#names.name(namespace, name);
   }
 
+  auditPrefix(): string {
+    return prefix(NAMESPACE.audit);
+  }
+
   audit(n: number): string {
     return prefix(NAMESPACE.audit) + this.#names.number(n);
   }

@@ -12,6 +12,8 @@ import { type ClusterError, StaleDataDirectoryError, UnavailableError, UsageErro
 import type { Log } from "../log.ts";
 import type { PeerAddress } from "../peer/transport.ts";
 import type { NodeId } from "../ring/identifier.ts";
+import type { Administration } from "./administration.ts";
+import type { AuditLog } from "./audit-log.ts";
 import { type FirstAdmin, foundCluster, updateClientFile } from "./bootstrap.ts";
 import type { ClusterView, Readiness } from "./cluster-view.ts";
 import type { Jobs } from "./jobs.ts";
@@ -39,6 +41,8 @@ export interface EdgeParts {
   readonly valueWatch: ValueWatch;
   readonly locks: Locks;
   readonly cluster: ClusterView;
+  readonly administration: Administration;
+  readonly audit: AuditLog;
   ready(): Readiness;
 }
 
@@ -128,7 +132,7 @@ export class RunningServer {
       state: () => (this.#isDraining ? "draining" : this.readiness().ready ? "ready" : "starting"),
       readiness: () => this.readiness(),
       renewed: (credentials) => this.#renewed(credentials),
-      stale: (by) => this.#stale(by),
+      stale: (by, reason) => this.#stale(by, reason),
     });
     await parts.replicas.open();
     if (founding !== undefined) await parts.replicas.bootstrap();
@@ -158,11 +162,13 @@ export class RunningServer {
 
   /** What an edge needs of the member that it stands before. */
   get backend(): EdgeParts {
-    const { registers, layout, jobs, view, values, valueWatch, locks } = this.#open;
+    const { registers, layout, jobs, view, values, valueWatch, locks, administration, audit } = this.#open;
     return {
       clusterId: this.clusterId,
       registers,
       layout,
+      administration,
+      audit,
       jobs,
       values,
       valueWatch,
@@ -276,6 +282,7 @@ export class RunningServer {
       if (this.readiness().ready) {
         this.#log.info("server ready", {});
         parts.enrolment.start();
+        parts.roster.start();
         this.#ready.resolve();
         return;
       }
@@ -289,14 +296,14 @@ export class RunningServer {
     for (const listener of this.#edgeListeners) listener(this.#edgeTls);
   }
 
-  /** Member `by` has seen a later start of this node than this directory knows of. */
-  #stale(by: string): void {
+  /** Member `by` takes nothing of this server: it runs on an old copy, or was removed. */
+  #stale(by: string, reason: string): void {
     if (this.#failure !== undefined) return;
     const { directory } = this.#state;
     this.#failure = new StaleDataDirectoryError(
-      `${directory.path} is an old copy: ${by.slice(0, 8)} has seen a later start of this server. Start it as a new one: --as-new --join HOST:PORT --join-token-file FILE`,
+      `${directory.path}: ${reason} (says server ${by.slice(0, 8)}): --as-new --join HOST:PORT --join-token-file FILE`,
     );
-    this.#log.error("data directory is stale", { by });
+    this.#log.error("data directory is stale", { by, reason });
     void this.#attempt("stale mark", () => directory.markStale()).then(() => this.stop());
   }
 }

@@ -1,6 +1,7 @@
 /** What members say to one another: the channels, the procedures, and their schemas. */
 import { z } from "zod";
 import type { PeerSchemas } from "../peer/router.ts";
+import { claimSchema } from "../replication/ballot.ts";
 import { type ReplicationMessage, replicationMessageSchema } from "../replication/message.ts";
 import {
   BATCH_CHANGES_MAX,
@@ -125,11 +126,30 @@ export const nodeStatusSchema = z.object({
     redirects: z.int().nonnegative(),
     lookups: z.int().nonnegative(),
   }),
+  /** Files of blobs, told by one that is to give them away. */
+  blobs: z.int().nonnegative().nullable().default(null),
+  /** Why it keeps nothing now, for people. */
+  problem: z.string().max(2000).nullable().default(null),
   /** Only when asked for. */
   partitions: z.array(partitionStatusSchema).max(PARTITIONS_MAX).optional(),
 });
 /** What a member says of itself. */
 export type NodeStatus = z.output<typeof nodeStatusSchema>;
+
+const REPLICA_ID_MAX = 128;
+export const holdingSchema = z.object({
+  partition,
+  replicaId: z.string().max(REPLICA_ID_MAX),
+  promised: ballotSchema,
+  claim: claimSchema,
+  members: z.array(z.string().max(REPLICA_ID_MAX)).max(32),
+  /** Null: not counted. */
+  entries: z.int().nonnegative().nullable(),
+  /** Since it was last known to be level with a leader; null: not since the start. */
+  ageMs: z.number().nullable(),
+});
+/** What a replica can say of itself when nobody leads it. */
+export type Holding = z.output<typeof holdingSchema>;
 
 const PEM_CHARS_MAX = 16_384;
 const pem = z.string().max(PEM_CHARS_MAX);
@@ -186,6 +206,12 @@ export type Procedures = {
   hasBlob: { input: BlobName; output: boolean };
   dropBlobs: { input: Pick<BlobName, "jobId">; output: null };
   status: { input: { partitions: boolean }; output: NodeStatus };
+  /** Of replicas that are held there. */
+  holdings: { input: { partitions: readonly number[]; counted: boolean }; output: Holding[] };
+  /** An operator's word: goes on alone from what is held there. False: it holds something else by now. */
+  recover: { input: { partition: number; claim: Holding["claim"]; round: number }; output: boolean };
+  /** The members' entries were changed: read them now. */
+  rosterChanged: { input: null; output: null };
   /** By a certificate of role `join` only: the sender's name is the token's id. */
   join: { input: JoinRequest; output: JoinAnswer };
 };
@@ -206,6 +232,15 @@ export const peerSchemas: PeerSchemas<Messages, Procedures> = {
     hasBlob: { input: blobNameSchema, output: z.boolean() },
     dropBlobs: { input: blobNameSchema.pick({ jobId: true }), output: z.null() },
     status: { input: z.object({ partitions: z.boolean() }), output: nodeStatusSchema },
+    holdings: {
+      input: z.object({ partitions: z.array(partition).max(1024), counted: z.boolean() }),
+      output: z.array(holdingSchema).max(1024),
+    },
+    recover: {
+      input: z.object({ partition, claim: claimSchema, round: z.int().min(1) }),
+      output: z.boolean(),
+    },
+    rosterChanged: { input: z.null(), output: z.null() },
     join: { input: joinRequestSchema, output: joinAnswerSchema },
   },
 };

@@ -15,6 +15,7 @@ import type { LockKeeper } from "./lock-keeper.ts";
 import type { Messages, NodeStatus, Procedures } from "./peer-contract.ts";
 import type { ReplicaDriver } from "./replica-driver.ts";
 import type { RingDriver } from "./ring-driver.ts";
+import type { Roster } from "./roster.ts";
 
 export interface ReceivingParts {
   readonly ring: RingDriver;
@@ -24,6 +25,7 @@ export interface ReceivingParts {
   readonly crawl: CrawlDriver;
   readonly blobs: ReplicatedBlobs;
   readonly admission: Admission;
+  readonly roster: Roster;
   readonly lockKeeper: LockKeeper;
   status(options: { readonly partitions: boolean }): NodeStatus;
 }
@@ -119,6 +121,12 @@ function answersOf(parts: ReceivingParts): Answers {
       return null;
     },
     status: async (_, options) => parts.status(options),
+    holdings: (_, { partitions, counted }) => replicas.holdings(partitions, counted),
+    recover: async (_, { partition, ...decided }) => replicas.recover(partition, decided),
+    rosterChanged: async () => {
+      await parts.roster.renew();
+      return null;
+    },
     // The certificate that this comes with is the token's.
     join: (from, request) => admission.admit(from.nodeId, request),
   };

@@ -32,11 +32,12 @@ import {
 } from "../replication/register.ts";
 import { Replica } from "../replication/replica.ts";
 import { REPLICA_LIMITS, type ReplicaPorts, type ReplicaSettings } from "../replication/replica-port.ts";
-import { type EntryStore, type ReplicaMeta, ReplicaState } from "../replication/replica-state.ts";
+import { type EntryStore, RESERVED, type ReplicaMeta, ReplicaState } from "../replication/replica-state.ts";
 import { type Identifier, isNodeId, type NodeId, positionOf } from "../ring/identifier.ts";
 import type { Member } from "../ring/member.ts";
 import type { Store, StoredEntry, StoreSnapshot } from "../store/store.ts";
 import { LedBook } from "./led-book.ts";
+import type { Holding } from "./peer-contract.ts";
 import { decodeMeta, encodeMeta } from "./replica-meta.ts";
 
 /** Ticks are no nearer to one another, and farther apart only while nothing is due. */
@@ -45,6 +46,8 @@ const TICK_MS = 20;
 const GROUPS_MS = 250;
 /** A wish of the ring counts once it has stood this long: rings change their mind while they settle. */
 const WISH_STEADY_MS = 500;
+/** Where the own view of the ring does not reach, nothing tells that the wish has changed. */
+const WISH_RENEW_MS = 10_000;
 /** Steps of growth and hand-overs begun a second, over all partitions of this server. */
 const STEPS_PER_SECOND = { learn: 400, handOver: 100 } as const;
 /** As many as are promised: two may be lost at once. */
@@ -54,6 +57,9 @@ const OPERATIONS_MAX = 65_536;
 const PENDING_BYTES_MAX = 256 * 1024 * 1024;
 const BUSY_MS = 50;
 const SCAN_FIRST = 64;
+const COUNT_AT_ONCE = 500;
+/** Any key will do: what is asked for is how old the answer is. */
+const AGE_KEY = "\x30";
 /** 64 MiB a second. */
 const TRANSFER_BYTES_PER_MS = (64 * 1024 * 1024) / 1000;
 const TRANSFER_BURST_MS = 100;
@@ -136,6 +142,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   readonly #replicas = new Map<number, Held>();
   readonly #wishes = new Map<number, Wish>();
   readonly #wishesAsked = new Set<number>();
+  #dismissed: ReadonlySet<string> = new Set();
   readonly #deadSince = new Map<NodeId, number>();
   readonly #steps = { learn: 0, handOver: 0, refilledMs: 0 };
   readonly #flushes: Held[] = [];
@@ -144,6 +151,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #timer: NodeJS.Timeout | undefined;
   #timerDueMs = Number.POSITIVE_INFINITY;
   #tickedMs = Number.NEGATIVE_INFINITY;
+  #wishTimer: NodeJS.Timeout | undefined;
   #groupsTimer: NodeJS.Timeout | undefined;
   #isStarted = false;
   #operation = 0;
@@ -244,6 +252,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   start(): void {
     this.#isStarted = true;
+    this.#wishTimer = setInterval(() => this.#renewWishes(), WISH_RENEW_MS);
+    this.#wishTimer.unref();
     this.#ledIsStale();
     this.#groupsChanged();
   }
@@ -294,6 +304,13 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   alive(nodeId: NodeId): void {
     this.#deadSince.delete(nodeId);
+    this.ringChanged();
+  }
+
+  /** Nothing is to be kept on these nodes any more, by an operator's word. */
+  dismiss(nodeIds: ReadonlySet<string>): void {
+    if (nodeIds.size === this.#dismissed.size && [...nodeIds].every((id) => this.#dismissed.has(id))) return;
+    this.#dismissed = new Set(nodeIds);
     this.ringChanged();
   }
 
@@ -364,6 +381,41 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   /** What the replica here can say of itself, for whoever decides how a lost partition goes on. */
   survivor(partition: number): Survivor | undefined {
     return this.#replicas.get(partition)?.replica.survivor;
+  }
+
+  /** The same of several, with how much each holds. */
+  async holdings(partitions: readonly number[], counted: boolean): Promise<Holding[]> {
+    const found: Holding[] = [];
+    for (const partition of partitions) {
+      const held = this.#replicas.get(partition);
+      if (held === undefined || held.replica.quarantine !== undefined) continue;
+      const { generation } = held.replica.state;
+      const { promised, claim, replicaId, members } = held.replica.survivor;
+      const entries = counted ? await this.#countEntries(partition, generation) : null;
+      const age = await this.operate(partition, { kind: "get", keys: [AGE_KEY], stale: true }).catch(
+        () => undefined,
+      );
+      const ageMs = age?.kind === "entries" ? (age.ageMs ?? null) : null;
+      found.push({ partition, promised, claim, replicaId, members: [...members], entries, ageMs });
+    }
+    return found;
+  }
+
+  async #countEntries(partition: number, generation: number): Promise<number> {
+    const snapshot = this.#store.snapshot();
+    try {
+      let count = 0;
+      for (let after: string | undefined, isLast = false; !isLast; ) {
+        const found = await snapshot.scan(partition, generation, { prefix: "", after, limit: COUNT_AT_ONCE });
+        // Those of the replica itself are none of the users'.
+        count += found.filter(({ key }) => !key.startsWith(RESERVED)).length;
+        isLast = found.length < COUNT_AT_ONCE;
+        after = found.at(-1)?.key;
+      }
+      return count;
+    } finally {
+      await snapshot.close();
+    }
   }
 
   /** Goes on alone from what is held here, as `planRecovery` decided; false: it holds something else by now. */
@@ -449,6 +501,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   async stop(): Promise<void> {
     this.#isStopped = true;
+    clearInterval(this.#wishTimer);
     clearTimeout(this.#timer);
     clearTimeout(this.#groupsTimer);
     for (const held of this.#replicas.values()) {
@@ -485,6 +538,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       rank: (nodeIds) => this.#rank(position, nodeIds),
       wish: () => this.#wish(partition, position),
       deadSince: (nodeId) => (isNodeId(nodeId) ? this.#deadSince.get(nodeId) : undefined),
+      isDismissed: (nodeId) => this.#dismissed.has(nodeId),
       mayStep: (kind) => this.#mayStep(kind),
       random: this.#random,
     };
@@ -854,11 +908,13 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   #wish(partition: number, position: Identifier): readonly NodeId[] | undefined {
     const nowMs = performance.now();
-    const members = this.#ring.successorsOfLocally(position, this.#settings.replicationFactor);
+    // So many more that enough are left without those that are to go.
+    const count = this.#settings.replicationFactor + this.#dismissed.size;
+    const members = this.#ring.successorsOfLocally(position, count);
     if (members !== undefined) this.#noteWish(partition, members, nowMs);
     else if (!this.#wishesAsked.has(partition)) {
       this.#wishesAsked.add(partition);
-      this.#ring.successorsOf(position, this.#settings.replicationFactor).then(
+      this.#ring.successorsOf(position, count).then(
         (found) => this.#noteWish(partition, found.members, performance.now()),
         () => this.#wishesAsked.delete(partition),
       );
@@ -868,8 +924,23 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     return wish.nodeIds;
   }
 
+  /** Of partitions that are led here and lie out of sight: nobody else's changes come here as an event. */
+  #renewWishes(): void {
+    const count = this.#settings.replicationFactor + this.#dismissed.size;
+    for (const held of this.#replicas.values()) {
+      const { partition, replica } = held;
+      if (replica.standingBallot === undefined) continue;
+      if (this.#ring.successorsOfLocally(positionOf(partition, this.#partitionCount), count)) continue;
+      this.#wishesAsked.delete(partition);
+      this.#within(held, () => replica.ringChanged(performance.now()));
+    }
+  }
+
   #noteWish(partition: number, members: readonly Member[], nowMs: number): void {
-    const nodeIds = members.map((member) => member.nodeId);
+    const nodeIds = members
+      .map((member) => member.nodeId)
+      .filter((nodeId) => !this.#dismissed.has(nodeId))
+      .slice(0, this.#settings.replicationFactor);
     const known = this.#wishes.get(partition);
     const isSame =
       known?.nodeIds.length === nodeIds.length && known.nodeIds.every((id, i) => id === nodeIds[i]);

@@ -1,16 +1,14 @@
 /** The parts of one server, set up from the bottom to the top and connected. */
 import { setTimeout as pause } from "node:timers/promises";
 import type { ServerSettings } from "../config.ts";
-import { readCertificate } from "../identity/certificate-authority.ts";
 import type { Log } from "../log.ts";
-import type { PeerAddress } from "../peer/transport.ts";
-import { TrpcTransport } from "../peer/trpc-transport.ts";
 import { Pool } from "../pool/pool.ts";
-import type { Member } from "../ring/member.ts";
 import { BlobFiles } from "../store/blob-files.ts";
 import { openServerStore } from "../store/server-store.ts";
 import { Naming } from "../vault/naming.ts";
+import { Administration } from "./administration.ts";
 import { Admission } from "./admission.ts";
+import { AuditLog } from "./audit-log.ts";
 import { BlobRepair } from "./blob-repair.ts";
 import { ReplicatedBlobs } from "./blobs.ts";
 import { BriefChannel } from "./brief-channel.ts";
@@ -26,13 +24,15 @@ import { KeyValues } from "./key-values.ts";
 import { LeaderQuestions } from "./leader-questions.ts";
 import { LockKeeper } from "./lock-keeper.ts";
 import { Locks } from "./locks.ts";
-import { type Credentials, readCredentials } from "./membership.ts";
-import { type Messages, type NodeStatus, type Procedures, peerSchemas } from "./peer-contract.ts";
+import type { Credentials } from "./membership.ts";
+import type { NodeStatus } from "./peer-contract.ts";
+import { openPeerPort, peerCredentials } from "./peer-port.ts";
 import { PeerReception } from "./peer-reception.ts";
 import { RoutedRegisters } from "./registers.ts";
 import { ReplicaDriver } from "./replica-driver.ts";
 import { RingDriver } from "./ring-driver.ts";
-import { portError, writeHostPort } from "./server-addresses.ts";
+import { Roster } from "./roster.ts";
+import { writeHostPort } from "./server-addresses.ts";
 import type { ServerState } from "./server-state.ts";
 import { StoreCare } from "./store-care.ts";
 import { SystemEntries } from "./system-entries.ts";
@@ -56,6 +56,9 @@ export interface ServerParts {
   readonly locks: Locks;
   readonly jobs: ClusterJobs;
   readonly view: ClusterView;
+  readonly administration: Administration;
+  readonly audit: AuditLog;
+  readonly roster: Roster;
   readonly entries: ClusterEntries;
   readonly accounts: SystemEntries;
   readonly enrolment: Enrolment;
@@ -71,8 +74,8 @@ export interface ServerHooks {
   readiness(): Readiness;
   /** Use these from now on. */
   renewed(credentials: Credentials): void;
-  /** Member `by` has seen a later start of this node than its directory knows of. */
-  stale(by: string): void;
+  /** Member `by` has seen a later start of this node than its directory knows of, or knows that it was removed. */
+  stale(by: string, reason: string): void;
 }
 
 /**
@@ -95,7 +98,12 @@ export async function setUpParts(
   const book = await ContactBook.open(directory, log);
   closing.defer(() => book.close());
   const reception = new PeerReception(log);
-  const { transport, self } = await listen(state, settings, log, { book, reception, closing, hooks });
+  const { transport, self } = await openPeerPort(state, settings.zone, log, {
+    instances: book.instances,
+    reception,
+    closing,
+    stale: hooks.stale,
+  });
 
   const cipher = vault.cipher();
   // Whoever never had a neighbour holds the only copies.
@@ -223,6 +231,8 @@ export async function setUpParts(
     ring,
     log,
   });
+  const roster = await Roster.open(entries, directory, log);
+  closing.defer(() => roster.stop());
   const { zone } = settings;
   const enrolment = new Enrolment({
     directory,
@@ -254,6 +264,8 @@ export async function setUpParts(
       replicas: held.filter(({ role }) => role === "leader" || role === "follower").length,
       uptimeMs: performance.now() - startedMs,
       predecessor: ring.view().predecessor,
+      blobs: roster.leaving.has(nodeId) ? blobs.countSoon() : null,
+      problem: care.problem ?? null,
       calls: registers.counts,
       ...(partitions ? { partitions: held } : {}),
     };
@@ -263,11 +275,40 @@ export async function setUpParts(
     cluster: membership,
     ring,
     admission,
+    roster,
     readiness: hooks.readiness,
     local: status,
     ask: (to, input, timeoutMs) => transport.call(to, "status", input, { timeoutMs }),
   });
 
+  const audit = new AuditLog(registers, layout);
+  const administration = new Administration({
+    self,
+    entries,
+    audit,
+    roster,
+    ring,
+    log,
+    partitions: () => view.partitions(),
+    holdings: (of, asked, timeoutMs) =>
+      of.nodeId === nodeId
+        ? replicas.holdings(asked.partitions, asked.counted)
+        : transport.call(of, "holdings", asked, { timeoutMs }),
+    recoverAt: async (of, decided, timeoutMs) =>
+      of.nodeId === nodeId
+        ? replicas.recover(decided.partition, decided)
+        : transport.call(of, "recover", decided, { timeoutMs }),
+    tellRosterChanged: async (to, timeoutMs) => {
+      await transport.call(to, "rosterChanged", null, { timeoutMs });
+    },
+  });
+
+  const heed = () => {
+    book.instances.remove(roster.removed);
+    replicas.dismiss(roster.leaving);
+  };
+  roster.on("changed", heed);
+  heed();
   connect({ ring, replicas, questions, crawl, repair, lockKeeper });
   closing.defer(async () => {
     reception.close();
@@ -278,7 +319,7 @@ export async function setUpParts(
     await pause(GOODBYE_MS);
     ring.stop();
   });
-  reception.open({ ring, replicas, brief, questions, crawl, blobs, admission, lockKeeper, status });
+  reception.open({ ring, replicas, brief, questions, crawl, blobs, admission, roster, lockKeeper, status });
   const jobs = new ClusterJobs({ naming, partitionCount, registers, blobs });
   const accounts = new SystemEntries(registers, layout);
   return {
@@ -292,6 +333,9 @@ export async function setUpParts(
     locks,
     jobs,
     view,
+    administration,
+    audit,
+    roster,
     entries,
     accounts,
     enrolment,
@@ -309,60 +353,6 @@ export function heldPartitions(replicas: ReplicaDriver): NonNullable<NodeStatus[
     .map(({ quarantine, leader, members, ...held }) => {
       return { ...held, members: [...members], leader: leader ?? null };
     });
-}
-
-interface PeerPort {
-  readonly transport: TrpcTransport<Messages, Procedures>;
-  /** With the address that others are told. */
-  readonly self: Member;
-}
-
-async function listen(
-  state: ServerState,
-  settings: ServerSettings,
-  log: Log,
-  parts: {
-    readonly book: ContactBook;
-    readonly reception: PeerReception;
-    readonly closing: AsyncDisposableStack;
-    readonly hooks: ServerHooks;
-  },
-): Promise<PeerPort> {
-  const { vault, membership, identity, addresses } = state;
-  const { nodeId, clusterId } = membership;
-  const [instance = "", ...earlierInstances] = identity.instances.toReversed();
-  const { incarnation } = identity;
-  const { bind, advertise } = addresses.peer;
-  const transport = new TrpcTransport<Messages, Procedures>({
-    self: { clusterId, nodeId, incarnation, instance, earlierInstances },
-    bind,
-    advertise,
-    credentials: peerCredentials(readCredentials(vault)),
-    identify: readCertificate,
-    schemas: peerSchemas,
-    book: parts.book.instances,
-    log,
-    stale: parts.hooks.stale,
-  });
-  parts.closing.defer(async () => {
-    await transport.close();
-    log.info("peer port closed", transport.counts);
-  });
-  try {
-    await transport.listen(parts.reception);
-  } catch (error) {
-    throw bindError(error, bind);
-  }
-  return { transport, self: { nodeId, address: advertise, zone: settings.zone, incarnation, instance } };
-}
-
-function bindError(error: unknown, { host, port }: PeerAddress): unknown {
-  const cause = error instanceof Error ? error.cause : undefined;
-  return cause instanceof Error && "code" in cause ? portError("peer", host, port, cause) : error;
-}
-
-function peerCredentials({ nodeCertificate, nodeKey, rootCertificate }: Credentials) {
-  return { certificate: nodeCertificate, key: nodeKey, rootCertificate };
 }
 
 /** What a part tells, and whom it concerns. */
@@ -403,5 +393,8 @@ function connect(parts: {
     lockKeeper.stopped(partition);
   });
   // Groups change without a word of the ring, when their leader makes them grow.
-  replicas.on("groups", watch);
+  replicas.on("groups", () => {
+    watch();
+    repair.ringChanged();
+  });
 }

@@ -59,12 +59,14 @@ export class SystemEntries {
     this.#layout = layout;
   }
 
-  /** Linearizable. @throws {UnavailableError} */
+  /** Linearizable, unless a copy of any age will do. @throws {UnavailableError} */
   async read<K extends SystemKind>(
     kind: K,
     name: string,
+    { isStale = false, ...options }: { readonly isStale?: boolean; readonly timeoutMs?: number } = {},
   ): Promise<{ readonly record: Records[K]; readonly version: Version } | undefined> {
-    const outcome = await this.#operate({ kind: "get", keys: [this.#layout.system(NAMESPACE[kind], name)] });
+    const keys = [this.#layout.system(NAMESPACE[kind], name)];
+    const outcome = await this.#operate({ kind: "get", keys, ...(isStale ? { stale: true } : {}) }, options);
     if (outcome.kind !== "entries") throw unexpected(outcome.kind);
     const [entry] = outcome.entries;
     if (entry === undefined) return undefined;
@@ -126,8 +128,8 @@ export class SystemEntries {
     return outcome.kind === "written";
   }
 
-  #operate(operation: Parameters<Registers["operate"]>[1]) {
-    return this.#registers.operate(this.#layout.systemPartition(), operation);
+  #operate(operation: Parameters<Registers["operate"]>[1], options?: { readonly timeoutMs?: number }) {
+    return this.#registers.operate(this.#layout.systemPartition(), operation, options);
   }
 }
 

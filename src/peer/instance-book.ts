@@ -1,5 +1,5 @@
 /**
- * Which start of each member was seen last.
+ * Which start of each member was seen last, and which are members no more.
  *
  * A data directory restored from an old copy has forgotten what it promised. Its
  * owner can be caught: it doesn't know of the starts that came after the copy, so
@@ -19,6 +19,7 @@ export class InstanceBook {
   readonly #sizeMax: number;
   /** Least recently learned first. */
   readonly #seen = new Map<string, InstanceRecord>();
+  #removed: ReadonlySet<string> = new Set();
 
   /** @param records as `export` gave them. Past `sizeMax` members the one learned longest ago is forgotten. */
   constructor(records: readonly InstanceRecord[] = [], sizeMax = 10_000) {
@@ -31,11 +32,21 @@ export class InstanceBook {
     return [...this.#seen.values()];
   }
 
+  /** These were removed from the cluster: from now on nothing of theirs is taken, and nothing sent to them. */
+  remove(nodeIds: ReadonlySet<string>): void {
+    this.#removed = nodeIds;
+  }
+
+  isRemoved(nodeId: string): boolean {
+    return this.#removed.has(nodeId);
+  }
+
   /**
    * Whether this start of the member is the last one that was seen: what came from any other is dropped.
    * A start has one number for good; under another it would make its next starts look old.
    */
   isCurrent({ nodeId, incarnation, instance }: InstanceRecord): boolean {
+    if (this.#removed.has(nodeId)) return false;
     const last = this.#seen.get(nodeId);
     return last?.instance === instance && last.incarnation === incarnation;
   }

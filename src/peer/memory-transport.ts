@@ -179,7 +179,7 @@ export class MemoryTransport<Messages extends object, Procedures extends Procedu
     readonly schemas: PeerSchemas<Messages, Procedures>;
     readonly book: InstanceBook;
     readonly log: Log;
-    readonly stale: (by: string) => void;
+    readonly stale: (by: string, reason: string) => void;
   }) {
     this.#network = options.network;
     this.#self = options.self;

@@ -41,7 +41,7 @@ export class PeerLine {
   readonly #head: () => Buffer;
   readonly #book: InstanceBook;
   readonly #onRefused: (nodeId: string) => void;
-  readonly #onStale: (by: string) => void;
+  readonly #onStale: (by: string, reason: string) => void;
   readonly #onDistrust: (address: PeerAddress, reason: string) => void;
   readonly #onMessages: (from: PeerSender, messages: unknown) => void;
   readonly #client: TRPCUntypedClient<AnyTRPCRouter>;
@@ -70,7 +70,7 @@ export class PeerLine {
     readonly head: () => Buffer;
     readonly book: InstanceBook;
     readonly refused: (nodeId: string) => void;
-    readonly stale: (by: string) => void;
+    readonly stale: (by: string, reason: string) => void;
     /** Who listens at that address is not the peer; told once for each reason. */
     readonly distrusted: (address: PeerAddress, reason: string) => void;
     readonly messages: (from: PeerSender, messages: unknown) => void;
@@ -179,7 +179,7 @@ export class PeerLine {
       if (status === 200) return this.#answered(peer, body);
       if (status !== STATUS_INTRODUCE) {
         const error = refusalOf(status, body);
-        if (error instanceof StaleDataDirectoryError) this.#onStale(this.nodeId);
+        if (error instanceof StaleDataDirectoryError) this.#onStale(this.nodeId, error.message);
         throw error;
       }
       this.#peer = undefined;
@@ -218,7 +218,7 @@ export class PeerLine {
     const { status, body } = await this.#request(packCalls(this.#head(), [pack([HELLO, { earlier }])]));
     if (status !== 200) {
       const error = refusalOf(status, body);
-      if (error instanceof StaleDataDirectoryError) this.#onStale(this.nodeId);
+      if (error instanceof StaleDataDirectoryError) this.#onStale(this.nodeId, error.message);
       this.#failed(error);
       throw error;
     }

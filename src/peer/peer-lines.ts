@@ -19,7 +19,7 @@ export class PeerLines<X extends Exchange> {
   readonly #log: Log;
   readonly #exchangeTo: (peer: PeerRef) => X;
   readonly #refused: (nodeId: string) => void;
-  readonly #stale: (by: string) => void;
+  readonly #stale: (by: string, reason: string) => void;
   readonly #messages: (from: PeerSender, messages: unknown) => void;
   readonly #lines = new Map<string, { readonly line: PeerLine; readonly exchange: X }>();
   #address: PeerAddress;
@@ -35,7 +35,7 @@ export class PeerLines<X extends Exchange> {
     readonly log: Log;
     readonly exchangeTo: (peer: PeerRef) => X;
     readonly refused: (nodeId: string) => void;
-    readonly stale: (by: string) => void;
+    readonly stale: (by: string, reason: string) => void;
     /** Called with what a peer gave with its answer, not parsed yet. */
     readonly messages: (from: PeerSender, messages: unknown) => void;
   }) {
@@ -72,7 +72,7 @@ export class PeerLines<X extends Exchange> {
   }
 
   send(to: PeerRef, channel: string, message: unknown): void {
-    if (this.#isClosed) return;
+    if (this.#isClosed || this.#book.isRemoved(to.nodeId)) return;
     let packed: Buffer;
     try {
       packed = pack([channel, message]);
@@ -92,6 +92,9 @@ export class PeerLines<X extends Exchange> {
     options: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
   ): Promise<Output> {
     if (this.#isClosed) throw new UnavailableError("this server is stopping");
+    if (this.#book.isRemoved(to.nodeId)) {
+      throw new UnavailableError(`server ${to.nodeId.slice(0, 8)} was removed from the cluster`);
+    }
     const answer = await this.#lineTo(to).call(procedure, input, options);
     const parsed = output.safeParse(answer);
     if (parsed.success) return parsed.data;

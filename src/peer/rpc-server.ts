@@ -48,6 +48,13 @@ import { expectedError, toWire } from "./wire-error.ts";
 const CONCURRENT_CALLS_MAX = 1024;
 const NOTED_MAX = 1000;
 
+/** What it remembers of the cluster is not of it any more. */
+function removed(): StaleDataDirectoryError {
+  return new StaleDataDirectoryError(
+    "this server was removed from the cluster; start it with --as-new, as a new node",
+  );
+}
+
 /** For whom the certificate of a connection speaks, as TLS verified it. */
 export interface PeerCertificate {
   readonly role: "node" | "join" | "edge";
@@ -146,6 +153,7 @@ export class RpcServer {
       const parts = splitFrame(frame);
       const sender = this.#sender(connection, parts.head);
       calls = readCalls(parts.calls);
+      this.requireMember(connection.certificate);
       const isNode = connection.certificate.role === "node";
       if (isNode && calls.length === 1 && calls[0]![0] === HELLO) {
         reply.end(Buffer.concat([this.#preamble, packAnswer(this.#hello(sender, calls[0]![1]))]));
@@ -241,6 +249,11 @@ export class RpcServer {
     const earlier = earlierInstances.slice(0, EARLIER_MAX);
     const address = this.#address();
     return [0, 0, helloAnswerSchema.parse({ nodeId, incarnation, instance, address, earlier })];
+  }
+
+  /** Also for whoever comes by another way than a frame. @throws {StaleDataDirectoryError} */
+  requireMember(certificate: PeerCertificate): void {
+    if (certificate.role === "node" && this.#book.isRemoved(certificate.name)) throw removed();
   }
 
   #refuse(connection: Connection, thrown: unknown, reply: Reply): void {

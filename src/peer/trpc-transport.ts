@@ -72,7 +72,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
    * @param options.advertise what peers are told to connect to; the bound address when left out.
    * @param options.identify reads a verified certificate (DER); throws when it speaks for nobody.
    * @param options.book which starts of others were seen; its records are the caller's to persist.
-   * @param options.stale member `by` says that this server runs on an old copy of its data directory.
+   * @param options.stale member `by` says that this server runs on an old copy of its data directory, or was removed.
    */
   constructor(options: {
     readonly self: PeerSelf;
@@ -83,7 +83,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
     readonly schemas: PeerSchemas<Messages, Procedures>;
     readonly book: InstanceBook;
     readonly log: Log;
-    readonly stale: (by: string) => void;
+    readonly stale: (by: string, reason: string) => void;
   }) {
     this.#self = options.self;
     this.#bind = options.bind;
@@ -323,6 +323,11 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
       throw new TRPCError({ code: "UNAUTHORIZED", cause });
     }
     const { certificate, remoteHost } = connection;
+    try {
+      this.#rpc?.requireMember(certificate);
+    } catch (cause) {
+      throw new TRPCError({ code: "UNAUTHORIZED", cause });
+    }
     return {
       sender: {
         nodeId: certificate.name,

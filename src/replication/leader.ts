@@ -544,7 +544,9 @@ export class Leader {
       wish,
       replicationFactor: this.#settings.replicationFactor,
       gone: this.#gone,
+      isDismissed: (nodeId) => this.#ports.isDismissed(nodeId),
       isLost: (nodeId) => {
+        if (this.#ports.isDismissed(nodeId) && !this.#ports.isLive(nodeId)) return true;
         const since = this.#ports.deadSince(nodeId);
         return since !== undefined && nowMs - since >= this.#settings.replaceAfterMs;
       },

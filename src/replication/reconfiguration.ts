@@ -30,6 +30,8 @@ export function nextStep(group: {
   readonly gone: ReadonlySet<ReplicaId>;
   /** Away for so long that a member is to be replaced. */
   isLost(nodeId: string): boolean;
+  /** An operator wants nothing to be kept there any more. */
+  isDismissed(nodeId: string): boolean;
 }): Step | undefined {
   const { members, level, wish, self, gone } = group;
   const memberNodes = members.filter((member) => !gone.has(member)).map(nodeOf);
@@ -61,6 +63,11 @@ export function nextStep(group: {
   if (missing.length === 0 && gone.size > 0) {
     const dead = members.find((member) => gone.has(member));
     if (dead !== undefined) return { kind: "remove", replicaId: dead };
+  }
+  // By itself a group never shrinks; by an operator's word it does, when nobody can come in the place of one.
+  if (missing.length === 0) {
+    const dismissed = unwished.find((member) => member !== self && group.isDismissed(nodeOf(member)));
+    if (dismissed !== undefined) return { kind: "remove", replicaId: dismissed };
   }
   if (members.length > group.replicationFactor) {
     const leaving = lost[0] ?? unwished.find((member) => member !== self) ?? unwished[0];

@@ -47,6 +47,8 @@ export interface ReplicaPorts {
   wish(): readonly string[] | undefined;
   /** Since when a node has not been live, in ms of the caller's clock; undefined while it lives. */
   deadSince(nodeId: string): number | undefined;
+  /** Whether an operator wants that node to keep nothing any more: it is no part of the wish, and needs no substitute to go. */
+  isDismissed(nodeId: string): boolean;
   /** Asked before each step of growth and each hand-over: bounds how many go on at once on this node. */
   mayStep(kind: "learn" | "handOver"): boolean;
   /** In [0, 1). */

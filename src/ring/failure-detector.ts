@@ -397,7 +397,11 @@ export class FailureDetector {
     if (peer.pingedMs === Number.NEGATIVE_INFINITY) return peer.pingedMs;
     const lastMs = Math.min(peer.heardMs, peer.toldMs);
     const isLower = this.#self < peer.member.nodeId;
-    const earlierMs = isLower ? LOWER_FIRST_MS : lastMs - peer.pingedMs >= OWN_PING_MS ? 2 * LOWER_FIRST_MS : 0;
+    const earlierMs = isLower
+      ? LOWER_FIRST_MS
+      : lastMs - peer.pingedMs >= OWN_PING_MS
+        ? 2 * LOWER_FIRST_MS
+        : 0;
     return Math.max(lastMs, peer.pingedMs) + this.#pingMs - earlierMs;
   }
 

@@ -8,6 +8,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
+import type { AuditEvent, Loss, Recovered } from "../edge/administration-calls.ts";
 import type {
   ClusterStatus,
   JoinTokenGrant,
@@ -22,6 +23,7 @@ import { followEvents } from "./event-source.ts";
 import { Locks } from "./locks.ts";
 import { Values } from "./values.ts";
 
+export type { AuditEvent, Loss, Recovered } from "../edge/administration-calls.ts";
 export type {
   ClusterStatus,
   JoinTokenGrant,
@@ -66,6 +68,10 @@ export interface ScrapeRequest extends Pick<JobSpecInput, "extract" | "formats" 
 
 /** Longer than the edge waits for a page. */
 const SCRAPE_MS_MAX = 150_000;
+/** Entries are counted, and each partition is waited for. */
+const RECOVERY_MS_MAX = 120_000;
+/** Whoever has not signed in may send 16 KiB. */
+const RECOVERED_AT_ONCE = 200;
 const POLL_MS_MIN = 100;
 const POLL_MS_MAX = 1_000;
 const RESULTS_PER_PAGE = 200;
@@ -116,6 +122,47 @@ export class Client {
     /** @param key what is placed on the ring, e.g. `host/example.org`. */
     lookup: (key: string): Promise<LookupTrace> =>
       this.#caller.call((to, rest) => to.cluster.lookup.query({ key }, rest)),
+    /** Leaderships and copies move away from it; `nodes` shows what is left. */
+    drain: async (nodeId: string): Promise<void> => {
+      await this.#caller.call((to, rest) => to.administration.drain.mutate({ id: nodeId }, rest));
+    },
+    /** For good: its certificate is refused from now on. */
+    remove: async (nodeId: string): Promise<void> => {
+      await this.#caller.call((to, rest) => to.administration.remove.mutate({ id: nodeId }, rest));
+    },
+    /** Partitions that lost their majority. Works without a majority of the accounts too, so it takes the password. */
+    losses: async (credentials: { username: string; password: string }): Promise<readonly Loss[]> =>
+      (
+        await this.#caller.call((to, rest) => to.recovery.losses.mutate(credentials, rest), {
+          withoutSignIn: true,
+          attemptMs: RECOVERY_MS_MAX,
+          timeoutMs: RECOVERY_MS_MAX,
+        })
+      ).items,
+    /** Lets them go on from their best survivors: what only the lost ones held is gone. */
+    recover: async (
+      credentials: { username: string; password: string },
+      losses: readonly Loss[],
+    ): Promise<Recovered> => {
+      const chosen = losses.filter(({ best }) => best !== null);
+      const recovered: number[] = [];
+      const failed: number[] = [];
+      for (let at = 0; at < chosen.length; at += RECOVERED_AT_ONCE) {
+        const partitions = chosen
+          .slice(at, at + RECOVERED_AT_ONCE)
+          .map(({ partition, seen }) => ({ partition, seen }));
+        const some = await this.#caller.call(
+          (to, rest) => to.recovery.recover.mutate({ ...credentials, partitions }, rest),
+          { withoutSignIn: true, repeatable: false, attemptMs: RECOVERY_MS_MAX, timeoutMs: RECOVERY_MS_MAX },
+        );
+        recovered.push(...some.recovered);
+        failed.push(...some.failed);
+      }
+      return { recovered, failed };
+    },
+    /** What was done to the cluster, in order. */
+    audit: (page: PageQuery = {}): Promise<Page<AuditEvent>> =>
+      this.#caller.call((to, rest) => to.administration.audit.query(page, rest)),
     createJoinToken: (): Promise<JoinTokenGrant> =>
       this.#caller.call((to, rest) => to.cluster.createJoinToken.mutate({}, rest)),
   };

@@ -8,6 +8,7 @@ const CONNECTIONS_PER_SERVER_MAX = 16;
 /** Below the 65 s of the edge, so that it is never the edge that hangs up under a request. */
 const KEEP_ALIVE_MS = 30_000;
 const CONNECT_MS_MAX = 3_000;
+const PROVING = /^(auth|recovery)\./;
 
 export type Procedures = TRPCClient<PublicRouter>;
 export type Headers = Readonly<Record<string, string>>;
@@ -20,7 +21,7 @@ export class Connection {
 
   /**
    * @param ca PEM; the system's authorities when left out.
-   * @param headers what proves who asks; not sent to procedures of `auth`.
+   * @param headers what proves who asks; not sent to procedures that take their proof with the input.
    */
   constructor(ca: string | undefined, headers: () => Promise<Headers>) {
     this.#headers = headers;
@@ -45,7 +46,7 @@ export class Connection {
             // Cursors and keys may be longer than a URL should be.
             methodOverride: "POST",
             fetch: this.#fetch,
-            headers: async ({ op }) => (op.path.startsWith("auth.") ? {} : { ...(await this.#headers()) }),
+            headers: async ({ op }) => (PROVING.test(op.path) ? {} : { ...(await this.#headers()) }),
           }),
         ],
       });

@@ -24,7 +24,7 @@ const identitySchema = z.strictObject({
   instances: z.array(z.string().regex(/^[0-9a-f]{16}$/)).max(INSTANCES_MAX),
   /** False until the first server of a cluster has written everything that makes one. */
   bootstrapped: z.boolean(),
-  /** Peers have seen a later start than this directory knows of: it must not start again. */
+  /** Peers have seen a later start than this directory knows of, or it was removed: it must not start again. */
   stale: z.boolean().optional(),
   /** Which store belongs here, once there is one. */
   store: z
@@ -43,7 +43,7 @@ export type Identity = Readonly<z.output<typeof identitySchema>>;
 export type StoreIdentity = Readonly<NonNullable<Identity["store"]>>;
 
 /** Small files that others keep here; 0600, replaced as a whole. */
-export type DataFile = "node.crt" | "ca.crt" | "client.json" | "vault.json" | "master.key";
+export type DataFile = "node.crt" | "ca.crt" | "client.json" | "vault.json" | "master.key" | "removed.json";
 
 export class DataDirectory {
   /** Absolute. */
@@ -193,7 +193,7 @@ export class DataDirectory {
 
 function stale(path: string): StaleDataDirectoryError {
   return new StaleDataDirectoryError(
-    `${path} is an old copy: the cluster has seen a later start of this server. Start it as a new one: --as-new --join HOST:PORT --join-token-file FILE`,
+    `${path} is an old copy, or of a server that was removed: the cluster takes nothing of it any more. Start it as a new one: --as-new --join HOST:PORT --join-token-file FILE`,
   );
 }
 

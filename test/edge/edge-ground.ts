@@ -14,6 +14,8 @@ import type { Role } from "../../src/identity/permission.ts";
 import { createSigningKey } from "../../src/identity/token.ts";
 import { createUser } from "../../src/identity/user.ts";
 import { createLog, type Log } from "../../src/log.ts";
+import type { PartitionLoss } from "../../src/node/administration.ts";
+import { AuditLog } from "../../src/node/audit-log.ts";
 import { systemClock } from "../../src/node/clock.ts";
 import { KeyLayout } from "../../src/node/key-layout.ts";
 import { KeyValues } from "../../src/node/key-values.ts";
@@ -21,6 +23,7 @@ import { LockKeeper } from "../../src/node/lock-keeper.ts";
 import { Locks } from "../../src/node/locks.ts";
 import { SystemEntries } from "../../src/node/system-entries.ts";
 import { ValueWatch } from "../../src/node/value-watch.ts";
+import type { NodeId } from "../../src/ring/identifier.ts";
 import { MemoryJobs } from "./memory-jobs.ts";
 import { MemoryRegisters } from "./memory-registers.ts";
 
@@ -50,6 +53,8 @@ export interface Ground {
   readonly logged: string[];
   readonly readiness: { value: Readiness };
   readonly nodes: NodeStatus[];
+  /** What operators asked for, and who. */
+  readonly administered: string[];
   /** Lets all edges look at the accounts anew. */
   renewAccounts(): Promise<void>;
   /** One more server with a copy of the accounts of its own. */
@@ -104,6 +109,16 @@ export async function createGround(): Promise<Ground> {
     there: (_, request) => lockKeeper.request(request),
     timeoutMs: 2_000,
   });
+  const administered: string[] = [];
+  const administration: EdgeBackend["administration"] = {
+    drain: async (actor, nodeId) => void administered.push(`${actor} drains ${nodeId}`),
+    remove: async (actor, nodeId) => void administered.push(`${actor} removes ${nodeId}`),
+    losses: async () => [LOSS],
+    recover: async (actor, decided) => {
+      administered.push(`${actor} recovers ${decided.map(({ partition }) => partition)}`);
+      return { recovered: decided.map(({ partition }) => partition), failed: [] };
+    },
+  };
   return {
     jobs,
     lockKeeper,
@@ -113,6 +128,7 @@ export async function createGround(): Promise<Ground> {
     logged,
     readiness,
     nodes,
+    administered,
     renewAccounts: async () => {
       for (const { accounts } of running) await accounts.renew();
     },
@@ -123,6 +139,8 @@ export async function createGround(): Promise<Ground> {
         jobs,
         accounts,
         cluster: clusterOf(nodes),
+        administration,
+        audit: new AuditLog(registers, layout),
         values: new KeyValues({ registers, layout }),
         valueWatch: new ValueWatch({ registers, layout }),
         locks,
@@ -144,6 +162,25 @@ export async function createGround(): Promise<Ground> {
     },
   };
 }
+
+const SURVIVOR = "d".repeat(40) as NodeId;
+export const LOSS: PartitionLoss = {
+  partition: 3,
+  members: [`${SURVIVOR}/1`, `${"e".repeat(40)}/1`, `${"f".repeat(40)}/1`],
+  survivors: [
+    {
+      nodeId: SURVIVOR,
+      replica: `${SURVIVOR}/1`,
+      accepted: `7.${"e".repeat(40)}/1`,
+      seq: 12,
+      entries: 340,
+      ageMs: 1200,
+    },
+  ],
+  lost: [`${"e".repeat(40)}/1`, `${"f".repeat(40)}/1`],
+  best: SURVIVOR,
+  seen: "0123456789abcdef",
+};
 
 function clusterOf(nodes: NodeStatus[]): ClusterView {
   const nodeId = "a".repeat(40);
@@ -191,11 +228,14 @@ export function nodeAt(edge: string): NodeStatus {
     peer: "127.0.0.1:7443",
     zone: "",
     state: "alive",
+    membership: "active",
     self: false,
     incarnation: 1,
     load: 0,
     leads: 1,
     replicas: 1,
+    blobs: null,
+    problem: null,
     uptimeMs: 1,
     version: "0.1.0",
     arcShare: 0.5,

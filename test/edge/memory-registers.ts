@@ -17,7 +17,7 @@ export class MemoryRegisters implements Registers, LeaderAccess {
   readonly #entries = new Map<string, Entry>();
   readonly #outcomes = new Map<string, Outcome>();
   #writes = 0;
-  /** No leader answers. */
+  /** No leader answers; copies of any age still do. */
   isDown = false;
   /** Milliseconds since the epoch, by which entries expire. */
   nowMs = (): number => Date.now();
@@ -25,7 +25,8 @@ export class MemoryRegisters implements Registers, LeaderAccess {
   batches = 0;
 
   async operate(partition: number, operation: Operation): Promise<Outcome> {
-    if (this.isDown) throw new UnavailableError("no leader answers");
+    const isStale = "stale" in operation && operation.stale === true;
+    if (this.isDown && !isStale) throw new UnavailableError("no leader answers");
     const place = String.fromCharCode(partition);
     switch (operation.kind) {
       case "get":

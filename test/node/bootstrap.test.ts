@@ -317,7 +317,7 @@ test("an old copy of a data directory is found out, marked, and let in only as a
   );
 
   t.ok(reason instanceof StaleDataDirectoryError);
-  t.match(reason, { message: /old copy: .* has seen a later start .* --as-new/ });
+  t.match(reason, { message: /old copy: members have seen a later start .* --as-new/ });
   await t.rejects(startServer(settingsOf(copy), log), StaleDataDirectoryError);
 
   // A group of two can't decide anything without its second member.

@@ -55,7 +55,7 @@ test("a majority of 1, 2, 3, 4, 5, 6 is 1, 2, 2, 3, 3, 4", (t) => {
 });
 
 test("a group comes nearer to the wish one step at a time", (t) => {
-  type Group = Partial<Parameters<typeof nextStep>[0]> & { lost?: string[] };
+  type Group = Partial<Parameters<typeof nextStep>[0]> & { lost?: string[]; dismissed?: string[] };
   const table: readonly [string, Group, Step | undefined][] = [
     ["alone and content", { members: ["a/1"], wish: ["a"] }, undefined],
     ["a newcomer first learns", { members: ["a/1"], wish: ["a", "b"] }, { kind: "learn", nodeId: "b" }],
@@ -125,9 +125,19 @@ test("a group comes nearer to the wish one step at a time", (t) => {
       },
       { kind: "handOver", replicaId: "a/1" },
     ],
+    [
+      "one that an operator dismissed goes though nobody comes in its place",
+      { members: ["a/1", "b/1", "c/1"], wish: ["a", "b"], dismissed: ["c"] },
+      { kind: "remove", replicaId: "c/1" },
+    ],
+    [
+      "but not before its substitute, when there is one",
+      { members: ["a/1", "b/1", "c/1"], wish: ["a", "b", "d"], dismissed: ["c"] },
+      { kind: "learn", nodeId: "d" },
+    ],
     ["a group never shrinks by itself", { members: ["a/1", "b/1", "c/1"], wish: ["a"] }, undefined],
   ];
-  for (const [name, { lost, ...group }, step] of table) {
+  for (const [name, { lost, dismissed, ...group }, step] of table) {
     const found = nextStep({
       self: "a/1",
       members: [],
@@ -137,6 +147,7 @@ test("a group comes nearer to the wish one step at a time", (t) => {
       replicationFactor: 3,
       gone: new Set(),
       isLost: (nodeId) => lost?.includes(nodeId) === true,
+      isDismissed: (nodeId) => dismissed?.includes(nodeId) === true,
       ...group,
     });
     t.same(found, step, name);

@@ -289,6 +289,7 @@ export class SimulatedNode {
       },
       wish: () => (this.wish.length === 0 ? undefined : this.wish),
       deadSince: (nodeId) => this.#deadSince.get(nodeId),
+      isDismissed: () => false,
       mayStep: () => true,
       random: this.#world.random,
     };

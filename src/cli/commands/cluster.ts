@@ -6,6 +6,7 @@ import type { Client, ClusterStatus } from "../../sdk/client.ts";
 import { DONE, FAILED, type Runner } from "../exit-code.ts";
 import { type ConnectionFlags, connect, withConnectionFlags } from "../profile.ts";
 import { note, printable, say, sayJson, shortNode, table } from "../terminal.ts";
+import { addClusterAdministration } from "./cluster-administration.ts";
 
 interface ClusterFlags extends ConnectionFlags {
   readonly json?: true;
@@ -53,6 +54,7 @@ export function addCluster(program: Command, run: Runner): void {
         return DONE;
       }),
   );
+  addClusterAdministration(cluster, program, run);
   sub("join-token", "a token that lets one server in, for an hour")
     .option("-o, --output <file>", "write it to a file that only you can read")
     .action((flags: JoinTokenFlags) =>
@@ -85,7 +87,7 @@ function statusText(status: ClusterStatus): string {
   const { full, degraded, unserved, complete } = status.partitions;
   const rows = status.nodes.map((node) => [
     `${shortNode(node.nodeId)}${node.self ? " *" : ""}`,
-    node.state,
+    node.membership === "draining" ? `${node.state}, draining` : node.state,
     node.edge ?? "?",
     node.peer,
     node.arcShare === null ? "?" : `${(node.arcShare * 100).toFixed(1)} %`,
@@ -102,6 +104,9 @@ function statusText(status: ClusterStatus): string {
     "",
     table(["node", "state", "edge", "peer", "of the ring", "leads", "copies", "load"], rows),
     "",
+    ...status.nodes.flatMap(({ nodeId, problem }) =>
+      problem === null ? [] : [`  ${shortNode(nodeId)}: ${printable(problem)}`],
+    ),
     "  * answered; in ring order from there. load: pages running and waiting per scraping thread",
   ].join("\n");
 }
