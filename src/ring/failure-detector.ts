@@ -315,8 +315,10 @@ export class FailureDetector {
 
   tick(nowMs: number): void {
     if (nowMs < this.#idleUntilMs) return;
-    this.#idleUntilMs = this.dueMs;
-    if (nowMs < this.#idleUntilMs) return;
+    const { dueMs } = this;
+    // Being heard postpones a ping, but may also make it this node's turn.
+    this.#idleUntilMs = dueMs - 2 * LOWER_FIRST_MS;
+    if (nowMs < dueMs) return;
     this.#reset();
     const { suspectAfterMs, silentMs, probingMs } = this.#times;
     const pingsUpToMs = this.#isAnyPingDue(nowMs) ? nowMs + TOGETHER_MS : nowMs;
@@ -414,6 +416,7 @@ export class FailureDetector {
     peer.pingedMs = nowMs;
     peer.toldMs = nowMs;
     if (!peer.isAsked) peer.askedMs = nowMs;
+    this.#reset();
     this.#detection.ping(peer.member, Math.max(PING_TIMEOUT_MS_MIN, this.#roundTripOf(peer).timeoutMs));
   }
 

@@ -118,15 +118,11 @@ export const NEIGHBOUR_RULES: readonly Rule[] = [
     ],
     schedule: (ringClass, seed) => {
       const simulator = settled(ringClass, seed, ["1", "4", "6", "8", "a"], 2);
-      simulator.pause(at("4"), 2500);
-      simulator.run(900);
-      simulator.crash(at("6"));
-      for (let ms = 0; ms < 1800; ms += 10) {
-        const invalid = simulator.invalidity();
-        if (invalid !== undefined) return invalid;
-        simulator.run(10);
-      }
-      return undefined;
+      simulator.pause(at("4"), 5000);
+      simulator.cut(at("1"), at("6"));
+      simulator.runUntil(() => listOf(simulator, "1") !== "4 6", 3500, 10);
+      for (const name of ["6", "a"]) simulator.crash(at(name));
+      return simulator.invalidity();
     },
   },
   {

@@ -34,7 +34,14 @@ export const member = (digits: string): Member => ({
   instance: "1",
 });
 
-export const PING: RingMessage = { kind: "ping", id: 1, load: 0, led: new Uint8Array(0), zone: "" };
+export const PING: RingMessage = {
+  kind: "ping",
+  id: 1,
+  load: 0,
+  led: new Uint8Array(0),
+  zone: "",
+  around: 0,
+};
 
 export const EIGHT: readonly string[] = ["1", "3", "5", "7", "9", "b", "d", "f"];
 
@@ -78,6 +85,7 @@ export function hears(
     return {
       kind: "neighbourhood",
       id: message.id,
+      around: 0,
       predecessor: member(picture.predecessor),
       successors: picture.successors.map(member),
     };

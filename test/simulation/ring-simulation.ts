@@ -2,6 +2,8 @@
 import { parseArgs } from "node:util";
 import { CONVERGE_MS_MAX, churn, grow, largestArc, splitInTwo } from "./ring-churn.ts";
 import { arcAfterJoins, observe, observeDeaths } from "./ring-figures.ts";
+import { RING_RULES } from "./ring-rules.ts";
+import { tryRule } from "./ring-schedule.ts";
 import { RingSimulator } from "./ring-simulator.ts";
 import { stand } from "./standing-ring.ts";
 
@@ -11,11 +13,12 @@ const CHURNED_MAX = 50;
 const GROWN_MAX = 200;
 const LOOKUPS = 1000;
 
-export const RING_USAGE = `ring [--nodes 10] [--seed 1] [--seeds 1] [--minutes 0.5] [--successors 8] [--kill 0.2] [--split] [--arcs 1|20]
+export const RING_USAGE = `ring [--nodes 10] [--seed 1] [--seeds 1] [--minutes 0.5] [--successors 8] [--kill 0.2] [--split] [--arcs 1|20] [--rules]
   Figures of a ring of --nodes that lives for --minutes; --kill: that share then dies at once; --split: two halves
   for 15 s. Up to ${CHURNED_MAX} nodes, --seeds further rings, beginning with --seed, live through --minutes of random
   faults each, watched after each event; of larger rings the figures are printed for --seeds seeds.
   --arcs: only the largest arc, of rings whose nodes join one by one, or 20 at once.
+  --rules: only the table of rules, each kept and each broken on purpose, with what showed it.
   Times are virtual. Exit code 1 when anything that must hold did not; its seed replays it.`;
 
 interface Options {
@@ -40,6 +43,7 @@ export async function simulateRing(args: string[]): Promise<number> {
       kill: { type: "string", default: "0" },
       split: { type: "boolean", default: false },
       arcs: { type: "string", default: "0" },
+      rules: { type: "boolean", default: false },
     },
   });
   const options: Options = {
@@ -58,6 +62,7 @@ export async function simulateRing(args: string[]): Promise<number> {
     return failures;
   };
 
+  if (values.rules) return rules(options.seed);
   if (atOnce > 0) {
     return each((seed) => {
       const largest = arcAfterJoins({ nodes: options.nodes, seed, atOnce });
@@ -73,6 +78,20 @@ export async function simulateRing(args: string[]): Promise<number> {
     failures = figures({ ...options, ms: Math.min(options.ms, 20_000) }) ? 0 : 1;
     if (options.ms > 0) failures += each((seed) => faults({ ...options, seed }));
   }
+  return failures === 0 ? 0 : 1;
+}
+
+async function rules(seed: number): Promise<number> {
+  let failures = 0;
+  for (const rule of RING_RULES) {
+    const { kept, broken } = await tryRule(rule, seed);
+    const isGood = kept === undefined && broken !== undefined;
+    if (!isGood) failures++;
+    process.stdout.write(
+      `${rule.rule}\n  kept:   ${kept === undefined ? "passes" : `FAILED: ${kept}`}\n  broken: ${broken === undefined ? "NOT CAUGHT" : `caught: ${broken}`} (${rule.file})\n`,
+    );
+  }
+  process.stdout.write(`${RING_RULES.length} rules, ${failures} not shown\n`);
   return failures === 0 ? 0 : 1;
 }
 
