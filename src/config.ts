@@ -61,6 +61,8 @@ export const serverSettingsSchema = z
     suspectAfterMs: ms.default(1200),
     leaderTimeoutMs: ms.default(500),
     replaceAfterMs: ms.default(60_000),
+    /** Everything that is kept is read and compared this often, so that damage is found while there are other copies. */
+    scrubIntervalMs: ms.default(7 * 24 * 3_600_000),
     requestTimeoutMs: ms.default(5000),
     masterKeyFile: z.string().optional(),
     masterKey: z.string().optional(),

@@ -35,6 +35,8 @@ export const nodeStatusSchema = z.object({
   replicas: z.number().nullable(),
   /** Blobs that are left on one that drains; null: it does not drain, or did not say. */
   blobs: z.int().nullable(),
+  /** When all that it keeps was read and compared last, ISO 8601; null: never yet, or it did not say. */
+  scrubbedAt: z.string().nullable(),
   /** Why it keeps nothing now, e.g. a full disk; null: all is well, or it did not say. */
   problem: z.string().nullable(),
   uptimeMs: z.number().nullable(),

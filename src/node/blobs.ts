@@ -4,15 +4,18 @@
  * right, so there is nothing to agree on.
  *
  * A copy carries its job and hash, so that a server that lists its files can tell
- * where each belongs: `repair` gives a copy to holders that lack one and drops
- * its own when it is not a holder any more and three holders have confirmed theirs.
+ * where each belongs: `repair` gives a copy to holders that lack one, drops its own
+ * when it is not a holder any more and three holders have confirmed theirs, or when
+ * its job is gone, and sets aside what is not as it was written: the others, asked
+ * for a repair of theirs, bring that back.
  */
 import { hash } from "node:crypto";
-import { DamagedError, NotFoundError, UnavailableError } from "../errors.ts";
+import { DamagedError, NotFoundError, TooLargeError, UnavailableError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { PeerRef } from "../peer/transport.ts";
 import { type NodeId, partitionOf, positionOf } from "../ring/identifier.ts";
 import type { Member } from "../ring/member.ts";
+import { BLOB_BYTES_MAX, BlobAssembly, type BlobPiece, PIECE_BYTES } from "./blob-assembly.ts";
 
 export const BLOB_COPIES = 3;
 
@@ -46,6 +49,8 @@ export interface BlobPorts {
     get(name: string): Promise<Uint8Array | undefined>;
     has(name: string): Promise<boolean>;
     delete(name: string): Promise<void>;
+    /** Out of the way, kept for people. */
+    setAside(name: string): Promise<void>;
     list(): AsyncIterable<string>;
   };
   readonly ring: {
@@ -55,16 +60,37 @@ export interface BlobPorts {
     members(): Member[];
   };
   members(partition: number): NodeId[] | undefined;
-  callPut(to: PeerRef, blob: BlobName & { bytes: Uint8Array }): Promise<void>;
-  callGet(to: PeerRef, name: BlobName): Promise<Uint8Array | undefined>;
+  /** Linearizable; a job that is being deleted exists until all of it is gone. @throws {UnavailableError} */
+  jobExists(jobId: string): Promise<boolean>;
+  /** A copy here was lost: whoever holds another one may look after it now. */
+  repairWanted(): void;
+  callPut(to: PeerRef, piece: BlobName & BlobPiece): Promise<void>;
+  callGet(to: PeerRef, from: BlobName & { offset: number }): Promise<BlobPiece | undefined>;
   callHas(to: PeerRef, name: BlobName): Promise<boolean>;
   callDrop(to: PeerRef, jobId: string): Promise<void>;
 }
 
+/** Whether these exist was asked; asked anew past that. */
+const JOBS_KNOWN_MAX = 10_000;
 const HEAD_BYTES = 32 + 64;
+/** A blob is read from disk once for all its pieces. */
+const READ_KEPT_MS = 5_000;
+
+export interface RepairCounts {
+  /** Copies that others have from here now. */
+  given: number;
+  dropped: number;
+  /** Not as they were written. */
+  damaged: number;
+  /** Not looked after: others did not answer, or the disk refused. */
+  failed: number;
+}
 
 export class ReplicatedBlobs implements Blobs {
   readonly #ports: BlobPorts;
+  readonly #assembly = new BlobAssembly();
+  /** Read last for a peer that asks in pieces. */
+  #read: { readonly file: string; readonly bytes: Uint8Array; readonly timer: NodeJS.Timeout } | undefined;
   #count: number | null = null;
   #counting: Promise<void> | undefined;
 
@@ -73,6 +99,9 @@ export class ReplicatedBlobs implements Blobs {
   }
 
   async put(jobId: string, bytes: Uint8Array): Promise<string> {
+    if (bytes.length > BLOB_BYTES_MAX) {
+      throw new TooLargeError(`the content has ${bytes.length} bytes; at most ${BLOB_BYTES_MAX} can be kept`);
+    }
     const name = { jobId, sha256: hash("sha256", bytes, "hex") };
     const members = await this.#members(name);
     const wanted = Math.min(BLOB_COPIES, members.length);
@@ -105,7 +134,7 @@ export class ReplicatedBlobs implements Blobs {
         const bytes =
           member.nodeId === this.#ports.self.nodeId
             ? await this.getLocally(name)
-            : await this.#ports.callGet({ nodeId: member.nodeId, address: member.address }, name);
+            : await this.#getFrom(member, name);
         if (bytes !== undefined && hash("sha256", bytes, "hex") === sha256) return bytes;
       } catch (error) {
         // Another copy may be well: damage and silence of one holder are not the blob's loss.
@@ -137,7 +166,17 @@ export class ReplicatedBlobs implements Blobs {
     for await (const file of files.list()) if (file.endsWith(end)) await files.delete(file);
   }
 
-  /** For a peer that places a copy here. Refuses content that its name does not fit. */
+  /**
+   * For a peer that places a copy here, piece by piece. Refuses content that its name does not fit.
+   *
+   * @param from the peer.
+   */
+  async takePiece(from: string, name: BlobName, piece: BlobPiece): Promise<void> {
+    const key = `${from}/${name.jobId}/${name.sha256}`;
+    const whole = this.#assembly.add(key, piece, performance.now());
+    if (whole !== undefined) await this.putLocally(name, whole);
+  }
+
   async putLocally(name: BlobName, bytes: Uint8Array): Promise<void> {
     if (hash("sha256", bytes, "hex") !== name.sha256) {
       throw new DamagedError("the blob does not match its hash; send it again");
@@ -150,9 +189,25 @@ export class ReplicatedBlobs implements Blobs {
     );
   }
 
+  /** A part of the copy here, for a peer. */
+  async givePiece(name: BlobName, offset: number): Promise<BlobPiece | undefined> {
+    const file = this.#ports.fileName(name);
+    const bytes = this.#read?.file === file ? this.#read.bytes : await this.getLocally(name);
+    if (bytes === undefined) return undefined;
+    if (bytes.length > PIECE_BYTES && this.#read?.file !== file) {
+      clearTimeout(this.#read?.timer);
+      const timer = setTimeout(() => {
+        this.#read = undefined;
+      }, READ_KEPT_MS).unref();
+      this.#read = { file, bytes, timer };
+    }
+    return { size: bytes.length, offset, bytes: bytes.subarray(offset, offset + PIECE_BYTES) };
+  }
+
+  /** @throws {DamagedError} it is not as it was written; it was set aside. */
   async getLocally(name: BlobName): Promise<Uint8Array | undefined> {
-    const stored = await this.#ports.files.get(this.#ports.fileName(name));
-    return stored?.subarray(HEAD_BYTES);
+    const file = this.#ports.fileName(name);
+    return (await this.#open(file))?.bytes;
   }
 
   hasLocally(name: BlobName): Promise<boolean> {
@@ -178,50 +233,114 @@ export class ReplicatedBlobs implements Blobs {
   }
 
   /**
-   * Goes through all local copies once, one at a time. Called when the ring has
-   * changed and come to rest. Returns how many copies were given and dropped.
+   * Goes through all local copies once, one at a time.
+   *
+   * @param paced called with the size of each: waits as long as the caller likes.
    */
-  async repair(signal: AbortSignal): Promise<{ given: number; dropped: number; damaged: number }> {
-    const { files, log, self } = this.#ports;
-    const count = { given: 0, dropped: 0, damaged: 0 };
+  async repair(
+    signal: AbortSignal,
+    paced: (bytes: number) => Promise<unknown> = async () => {},
+  ): Promise<RepairCounts> {
+    const { files, log } = this.#ports;
+    const count = { given: 0, dropped: 0, damaged: 0, failed: 0 };
+    const jobs = new Map<string, boolean>();
     for await (const file of files.list()) {
       if (signal.aborted) break;
       try {
-        const stored = await files.get(file);
-        if (stored === undefined) continue;
-        const head = Buffer.from(stored.subarray(0, HEAD_BYTES)).toString("latin1");
-        const name = { jobId: head.slice(0, 32), sha256: head.slice(32) };
-        const bytes = stored.subarray(HEAD_BYTES);
-        const holders = (await this.#members(name)).slice(0, BLOB_COPIES);
-        let present = 0;
-        for (const holder of holders) {
-          if (holder.nodeId === self.nodeId) {
-            present++;
-          } else if (await this.#ports.callHas({ nodeId: holder.nodeId, address: holder.address }, name)) {
-            present++;
-          } else {
-            await this.#putTo(holder, name, bytes);
-            present++;
-            count.given++;
-          }
-        }
-        const isHolder = holders.some((holder) => holder.nodeId === self.nodeId);
-        // All of them, where there are fewer.
-        if (!isHolder && holders.length > 0 && present >= holders.length) {
-          await files.delete(file);
-          count.dropped++;
-        }
+        const copy = await this.#open(file);
+        if (copy === undefined) continue;
+        await paced(copy.bytes.length);
+        await this.#look(file, copy, jobs, count);
       } catch (error) {
-        if (error instanceof DamagedError) count.damaged++;
-        log.warn("blob not repaired", { error });
+        if (error instanceof DamagedError) {
+          count.damaged++;
+          continue;
+        }
+        count.failed++;
+        log.debug("blob not repaired", { error });
       }
     }
     return count;
   }
 
-  #putTo(member: Member, name: BlobName, bytes: Uint8Array): Promise<void> {
+  /** Where the copy belongs, and whether those have it. */
+  async #look(
+    file: string,
+    { name, bytes }: { readonly name: BlobName; readonly bytes: Uint8Array },
+    jobs: Map<string, boolean>,
+    count: RepairCounts,
+  ): Promise<void> {
+    const { files, self } = this.#ports;
+    let exists = jobs.get(name.jobId);
+    if (exists === undefined) {
+      exists = await this.#ports.jobExists(name.jobId);
+      if (jobs.size >= JOBS_KNOWN_MAX) jobs.clear();
+      jobs.set(name.jobId, exists);
+    }
+    if (!exists) {
+      await files.delete(file);
+      count.dropped++;
+      return;
+    }
+    const holders = (await this.#members(name)).slice(0, BLOB_COPIES);
+    let present = 0;
+    for (const holder of holders) {
+      const isHere = holder.nodeId === self.nodeId;
+      if (!isHere && !(await this.#ports.callHas({ nodeId: holder.nodeId, address: holder.address }, name))) {
+        await this.#putTo(holder, name, bytes);
+        count.given++;
+      }
+      present++;
+    }
+    const isHolder = holders.some((holder) => holder.nodeId === self.nodeId);
+    // All of them, where there are fewer than three.
+    if (!isHolder && holders.length > 0 && present >= holders.length) {
+      await files.delete(file);
+      count.dropped++;
+    }
+  }
+
+  /** A copy as it was written. @throws {DamagedError} it was set aside. */
+  async #open(file: string): Promise<{ readonly name: BlobName; readonly bytes: Uint8Array } | undefined> {
+    const { files, log } = this.#ports;
+    try {
+      const stored = await files.get(file);
+      if (stored === undefined) return undefined;
+      const head = Buffer.from(stored.subarray(0, HEAD_BYTES)).toString("latin1");
+      const name = { jobId: head.slice(0, 32), sha256: head.slice(32) };
+      const bytes = stored.subarray(HEAD_BYTES);
+      if (hash("sha256", bytes, "hex") !== name.sha256) {
+        throw new DamagedError(`blob ${file} does not match its hash`);
+      }
+      return { name, bytes };
+    } catch (error) {
+      if (!(error instanceof DamagedError)) throw error;
+      log.error("blob set aside", { error });
+      await files.setAside(file);
+      this.#ports.repairWanted();
+      throw error;
+    }
+  }
+
+  async #putTo(member: Member, name: BlobName, bytes: Uint8Array): Promise<void> {
     if (member.nodeId === this.#ports.self.nodeId) return this.putLocally(name, bytes);
-    return this.#ports.callPut({ nodeId: member.nodeId, address: member.address }, { ...name, bytes });
+    const to = { nodeId: member.nodeId, address: member.address };
+    for (const piece of BlobAssembly.piecesOf(bytes)) await this.#ports.callPut(to, { ...name, ...piece });
+  }
+
+  async #getFrom(member: Member, name: BlobName): Promise<Uint8Array | undefined> {
+    const to = { nodeId: member.nodeId, address: member.address };
+    const pieces: Uint8Array[] = [];
+    for (let offset = 0; ; ) {
+      const piece = await this.#ports.callGet(to, { ...name, offset });
+      if (piece === undefined) return undefined;
+      if (piece.size > BLOB_BYTES_MAX) throw new TooLargeError("a member offers a blob that is too large");
+      pieces.push(piece.bytes);
+      offset += piece.bytes.length;
+      if (offset >= piece.size || piece.bytes.length === 0) {
+        return pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces);
+      }
+    }
   }
 
   /** Live members of the blob's group, in the order in which they hold. */

@@ -51,6 +51,8 @@ export interface ClusterNode {
   readonly replicas: number | null;
   /** Blobs that are left on one that drains; null: it does not drain, or did not answer. */
   readonly blobs: number | null;
+  /** When all that it keeps was read and compared last, ISO 8601; null: never yet, or it did not answer. */
+  readonly scrubbedAt: string | null;
   /** Why it keeps nothing now; null: all is well, or it did not answer. */
   readonly problem: string | null;
   readonly uptimeMs: number | null;
@@ -225,6 +227,7 @@ export class ClusterView {
       leads: status?.leads ?? null,
       replicas: status?.replicas ?? null,
       blobs: status?.blobs ?? null,
+      scrubbedAt: status?.scrubbedAt ?? null,
       problem: status?.problem ?? null,
       uptimeMs: status?.uptimeMs ?? null,
       version: status?.version ?? null,

@@ -283,6 +283,7 @@ export class RunningServer {
         this.#log.info("server ready", {});
         parts.enrolment.start();
         parts.roster.start();
+        parts.scrub.start(Math.random);
         this.#ready.resolve();
         return;
       }

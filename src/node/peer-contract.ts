@@ -14,6 +14,7 @@ import {
 } from "../replication/register.ts";
 import { nodeIdSchema } from "../ring/member.ts";
 import { type RingMessage, ringMessageSchema } from "../ring/message.ts";
+import { BLOB_BYTES_MAX, type BlobPiece, PIECE_BYTES } from "./blob-assembly.ts";
 import {
   type CrawlMessage,
   type CrawlReply,
@@ -87,7 +88,11 @@ const blobNameSchema = z.object({
   jobId: z.string().regex(/^[0-9a-f]{32}$/),
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
 });
-const BLOB_BYTES_MAX = 8 * 1024 * 1024;
+const blobPieceSchema = z.object({
+  size: z.int().min(0).max(BLOB_BYTES_MAX),
+  offset: z.int().min(0).max(BLOB_BYTES_MAX),
+  bytes: bytes(PIECE_BYTES),
+});
 
 export const partitionStatusSchema = z.object({
   partition,
@@ -128,6 +133,8 @@ export const nodeStatusSchema = z.object({
   }),
   /** Files of blobs, told by one that is to give them away. */
   blobs: z.int().nonnegative().nullable().default(null),
+  /** When everything that it keeps was read last, ISO 8601; null: never yet. */
+  scrubbedAt: z.string().max(32).nullable().default(null),
   /** Why it keeps nothing now, for people. */
   problem: z.string().max(2000).nullable().default(null),
   /** Only when asked for. */
@@ -201,10 +208,13 @@ export type Procedures = {
   crawl: { input: CrawlRequest; output: CrawlReply };
   /** At a leader of the lock's partition. */
   lock: { input: LockRequest; output: LockReply };
-  putBlob: { input: BlobName & { bytes: Uint8Array }; output: null };
-  getBlob: { input: BlobName; output: Uint8Array | null };
+  /** Pieces of one blob come in order. */
+  putBlob: { input: BlobName & BlobPiece; output: null };
+  getBlob: { input: BlobName & { offset: number }; output: BlobPiece | null };
   hasBlob: { input: BlobName; output: boolean };
   dropBlobs: { input: Pick<BlobName, "jobId">; output: null };
+  /** The asker has lost a copy: look after all of yours soon. */
+  repairBlobs: { input: null; output: null };
   status: { input: { partitions: boolean }; output: NodeStatus };
   /** Of replicas that are held there. */
   holdings: { input: { partitions: readonly number[]; counted: boolean }; output: Holding[] };
@@ -227,10 +237,14 @@ export const peerSchemas: PeerSchemas<Messages, Procedures> = {
     operate: { input: z.object({ partition, operation: operationSchema }), output: outcomeSchema },
     crawl: { input: crawlRequestSchema, output: crawlReplySchema },
     lock: { input: lockRequestSchema, output: lockReplySchema },
-    putBlob: { input: blobNameSchema.extend({ bytes: bytes(BLOB_BYTES_MAX) }), output: z.null() },
-    getBlob: { input: blobNameSchema, output: bytes(BLOB_BYTES_MAX).nullable() },
+    putBlob: { input: blobNameSchema.extend(blobPieceSchema.shape), output: z.null() },
+    getBlob: {
+      input: blobNameSchema.extend({ offset: z.int().min(0).max(BLOB_BYTES_MAX) }),
+      output: blobPieceSchema.nullable(),
+    },
     hasBlob: { input: blobNameSchema, output: z.boolean() },
     dropBlobs: { input: blobNameSchema.pick({ jobId: true }), output: z.null() },
+    repairBlobs: { input: z.null(), output: z.null() },
     status: { input: z.object({ partitions: z.boolean() }), output: nodeStatusSchema },
     holdings: {
       input: z.object({ partitions: z.array(partition).max(1024), counted: z.boolean() }),

@@ -7,6 +7,7 @@ import { UnavailableError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { PeerHandlers, PeerSender } from "../peer/transport.ts";
 import type { Admission } from "./admission.ts";
+import type { BlobRepair } from "./blob-repair.ts";
 import type { ReplicatedBlobs } from "./blobs.ts";
 import type { BriefChannel } from "./brief-channel.ts";
 import type { CrawlDriver } from "./crawl-driver.ts";
@@ -26,6 +27,7 @@ export interface ReceivingParts {
   readonly blobs: ReplicatedBlobs;
   readonly admission: Admission;
   readonly roster: Roster;
+  readonly repair: BlobRepair;
   readonly lockKeeper: LockKeeper;
   status(options: { readonly partitions: boolean }): NodeStatus;
 }
@@ -110,11 +112,15 @@ function answersOf(parts: ReceivingParts): Answers {
     operate: (_, { partition, operation }) => replicas.operate(partition, operation),
     crawl: (from, request) => crawl.request(from, request),
     lock: (_, request) => lockKeeper.request(request),
-    putBlob: async (_, { bytes, ...name }) => {
-      await blobs.putLocally(name, bytes);
+    putBlob: async (from, { jobId, sha256, ...piece }) => {
+      await blobs.takePiece(from.nodeId, { jobId, sha256 }, piece);
       return null;
     },
-    getBlob: async (_, name) => (await blobs.getLocally(name)) ?? null,
+    getBlob: async (_, { offset, ...name }) => (await blobs.givePiece(name, offset)) ?? null,
+    repairBlobs: async () => {
+      parts.repair.soon();
+      return null;
+    },
     hasBlob: (_, name) => blobs.hasLocally(name),
     dropBlobs: async (_, { jobId }) => {
       await blobs.dropLocally(jobId);

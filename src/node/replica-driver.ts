@@ -71,6 +71,8 @@ interface ReplicaEvents {
   stopped: [partition: number];
   /** `peers` may give others than before. */
   groups: [];
+  /** What is kept here of it can't be trusted: it was set aside, to be brought back by the others. */
+  damaged: [partition: number];
   /** The store takes no more writes: nothing is kept or answered here until `resume`. */
   storeFailed: [error: Error];
 }
@@ -376,6 +378,21 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     const compared = new Promise<RootsCompared>((resolve) => held.comparisons.set(comparison, resolve));
     this.#within(held, () => {});
     return compared;
+  }
+
+  /** Reads all entries of the copy here and compares them with the root on record; `damaged` tells when they differ. */
+  async recheck(partition: number): Promise<void> {
+    const held = this.#replicas.get(partition);
+    if (held === undefined) return;
+    this.#within(held, () => held.replica.check());
+    while (held.replica.isChecking && this.#replicas.get(partition) === held && !this.#isStopped) {
+      await pause(TICK_MS);
+    }
+  }
+
+  /** What others found wrong with the copy here: it is not used any more, and comes back from the group. */
+  distrust(partition: number, error: DamagedError): void {
+    this.#setAside(partition, error);
   }
 
   /** What the replica here can say of itself, for whoever decides how a lost partition goes on. */
@@ -782,6 +799,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     const reason = error instanceof Error ? error.message : String(error);
     if (this.#storeFailure === undefined) this.#log.error("replica set aside", { partition, error });
     held.isDamaged = error instanceof DamagedError;
+    if (held.isDamaged) this.emit("damaged", partition);
     held.replica.setAside(reason);
     this.#perform(held);
     for (const { bytes, reject } of held.answers.values()) {

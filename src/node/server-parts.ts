@@ -3,14 +3,13 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { ServerSettings } from "../config.ts";
 import type { Log } from "../log.ts";
 import { Pool } from "../pool/pool.ts";
-import { BlobFiles } from "../store/blob-files.ts";
 import { openServerStore } from "../store/server-store.ts";
 import { Naming } from "../vault/naming.ts";
 import { Administration } from "./administration.ts";
 import { Admission } from "./admission.ts";
 import { AuditLog } from "./audit-log.ts";
-import { BlobRepair } from "./blob-repair.ts";
-import { ReplicatedBlobs } from "./blobs.ts";
+import { keepBlobs } from "./blob-keeping.ts";
+import type { BlobRepair } from "./blob-repair.ts";
 import { BriefChannel } from "./brief-channel.ts";
 import { systemClock } from "./clock.ts";
 import { CLUSTER_VERSION, ClusterEntries } from "./cluster-entries.ts";
@@ -32,19 +31,15 @@ import { RoutedRegisters } from "./registers.ts";
 import { ReplicaDriver } from "./replica-driver.ts";
 import { RingDriver } from "./ring-driver.ts";
 import { Roster } from "./roster.ts";
+import { Scrub } from "./scrub.ts";
 import { writeHostPort } from "./server-addresses.ts";
 import type { ServerState } from "./server-state.ts";
 import { StoreCare } from "./store-care.ts";
 import { SystemEntries } from "./system-entries.ts";
 import { ValueWatch } from "./value-watch.ts";
 
-const BLOB_CALL_MS = 10_000;
-/** How soon a new member of a shared group is watched, at the latest. */
 /** Goodbyes that are under way get this long. */
 const GOODBYE_MS = 100;
-/** Blobs are files, not entries: none of the namespaces of keys. */
-const BLOB_NAMESPACE = 0x40;
-
 export interface ServerParts {
   readonly ring: RingDriver;
   readonly replicas: ReplicaDriver;
@@ -64,6 +59,7 @@ export interface ServerParts {
   readonly enrolment: Enrolment;
   readonly book: ContactBook;
   readonly care: StoreCare;
+  readonly scrub: Scrub;
   /** Rejects when the scraping process does not come up. */
   readonly poolStarted: Promise<void>;
 }
@@ -179,29 +175,30 @@ export async function setUpParts(
     there: (to, request, timeoutMs) => transport.call(to, "lock", request, { timeoutMs }),
     timeoutMs: settings.requestTimeoutMs,
   });
-  const blobHash = (text: string) => Buffer.from(naming.name(BLOB_NAMESPACE, text), "latin1").toString("hex");
-  const blobs = new ReplicatedBlobs({
+  const { blobs, repair } = keepBlobs({
     self,
-    partitionCount,
-    replicationFactor,
-    log,
-    fileName: ({ jobId, sha256 }) => blobHash(`${jobId}/${sha256}`) + blobHash(jobId),
-    fileNameEnd: blobHash,
-    files: new BlobFiles({ blobs: directory.blobsPath, temporary: directory.temporaryPath }, cipher),
+    membership,
+    directory,
+    cipher,
+    naming,
+    layout,
+    registers,
+    transport,
     ring,
-    members: (partition) => replicas.members(partition),
-    callPut: async (to, blob) => {
-      await transport.call(to, "putBlob", blob, { timeoutMs: BLOB_CALL_MS });
-    },
-    callGet: async (to, name) =>
-      (await transport.call(to, "getBlob", name, { timeoutMs: BLOB_CALL_MS })) ?? undefined,
-    callHas: (to, name) => transport.call(to, "hasBlob", name, { timeoutMs: BLOB_CALL_MS }),
-    callDrop: async (to, jobId) => {
-      await transport.call(to, "dropBlobs", { jobId }, { timeoutMs: BLOB_CALL_MS });
-    },
+    replicas,
+    log,
   });
-  const repair = new BlobRepair({ repair: (signal) => blobs.repair(signal), log });
   closing.defer(() => repair.stop());
+
+  const scrub = new Scrub({
+    store,
+    replicas,
+    blobs,
+    directory,
+    intervalMs: settings.scrubIntervalMs,
+    log,
+  });
+  closing.defer(() => scrub.stop());
 
   const pool = new Pool({ threads: settings.scrapeThreads, log });
   closing.defer(() => pool.stop());
@@ -266,6 +263,7 @@ export async function setUpParts(
       predecessor: ring.view().predecessor,
       blobs: roster.leaving.has(nodeId) ? blobs.countSoon() : null,
       problem: care.problem ?? null,
+      scrubbedAt: scrub.finishedAt,
       calls: registers.counts,
       ...(partitions ? { partitions: held } : {}),
     };
@@ -319,7 +317,19 @@ export async function setUpParts(
     await pause(GOODBYE_MS);
     ring.stop();
   });
-  reception.open({ ring, replicas, brief, questions, crawl, blobs, admission, roster, lockKeeper, status });
+  reception.open({
+    ring,
+    replicas,
+    brief,
+    questions,
+    crawl,
+    blobs,
+    repair,
+    admission,
+    roster,
+    lockKeeper,
+    status,
+  });
   const jobs = new ClusterJobs({ naming, partitionCount, registers, blobs });
   const accounts = new SystemEntries(registers, layout);
   return {
@@ -341,6 +351,7 @@ export async function setUpParts(
     enrolment,
     book,
     care,
+    scrub,
     poolStarted,
   };
 }

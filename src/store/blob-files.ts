@@ -2,7 +2,7 @@
  * Blobs as files: named by a keyed hash, sealed as a whole, never changed. A file
  * is there whole or not at all: it gets its name only once its content is durable.
  */
-import { opendir, readFile, rm, stat } from "node:fs/promises";
+import { opendir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { InvalidInputError } from "../errors.ts";
 import { isSystemError, makeDirectory, syncDirectory, writeDurably } from "./durable-file.ts";
@@ -11,12 +11,17 @@ import { openBytes, type StoreCipher, sealBytes } from "./encryption.ts";
 export class BlobFiles {
   readonly #directory: string;
   readonly #temporary: string;
+  readonly #quarantine: string;
   readonly #cipher: StoreCipher;
 
-  /** Both directories exist, on one file system. Blobs lie in 256 folders, by the first two digits of their name. */
-  constructor(paths: { readonly blobs: string; readonly temporary: string }, cipher: StoreCipher) {
+  /** All of these directories exist, on one file system. Blobs lie in 256 folders, by the first two digits of their name. */
+  constructor(
+    paths: { readonly blobs: string; readonly temporary: string; readonly quarantine: string },
+    cipher: StoreCipher,
+  ) {
     this.#directory = paths.blobs;
     this.#temporary = paths.temporary;
+    this.#quarantine = paths.quarantine;
     this.#cipher = cipher;
   }
 
@@ -69,6 +74,19 @@ export class BlobFiles {
     }
   }
 
+  /** Takes it away from the others, to be looked at by people; a look at so many is enough. */
+  async setAside(name: string): Promise<void> {
+    const path = this.#path(name);
+    const kept = (await readdir(this.#quarantine)).filter((file) => file.startsWith("blob-")).length;
+    try {
+      if (kept < QUARANTINED_MAX) await rename(path, join(this.#quarantine, `blob-${name}`));
+      else await rm(path);
+      await syncDirectory(dirname(path));
+    } catch (error) {
+      if (!isSystemError(error, "ENOENT")) throw error;
+    }
+  }
+
   /** All names, in no order; those put or deleted meanwhile may be in it or not. */
   async *list(): AsyncGenerator<string> {
     for await (const folder of await opendir(this.#directory)) {
@@ -85,6 +103,7 @@ export class BlobFiles {
   }
 }
 
+const QUARANTINED_MAX = 256;
 const NAME = /^[0-9a-f]{32,64}$/;
 
 /** What a blob is bound to; no key of the table begins like this. */

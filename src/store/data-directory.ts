@@ -43,7 +43,14 @@ export type Identity = Readonly<z.output<typeof identitySchema>>;
 export type StoreIdentity = Readonly<NonNullable<Identity["store"]>>;
 
 /** Small files that others keep here; 0600, replaced as a whole. */
-export type DataFile = "node.crt" | "ca.crt" | "client.json" | "vault.json" | "master.key" | "removed.json";
+export type DataFile =
+  | "node.crt"
+  | "ca.crt"
+  | "client.json"
+  | "vault.json"
+  | "master.key"
+  | "removed.json"
+  | "scrub.json";
 
 export class DataDirectory {
   /** Absolute. */

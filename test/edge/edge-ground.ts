@@ -235,6 +235,7 @@ export function nodeAt(edge: string): NodeStatus {
     leads: 1,
     replicas: 1,
     blobs: null,
+    scrubbedAt: null,
     problem: null,
     uptimeMs: 1,
     version: "0.1.0",

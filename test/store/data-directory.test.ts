@@ -159,7 +159,11 @@ test("a blob is there whole or not at all, and a changed or exchanged file is da
   await inTemporary(async (path) => {
     const directory = await DataDirectory.open(path, { create: true });
     const blobs = new BlobFiles(
-      { blobs: directory.blobsPath, temporary: directory.temporaryPath },
+      {
+        blobs: directory.blobsPath,
+        temporary: directory.temporaryPath,
+        quarantine: directory.quarantinePath,
+      },
       testCipher(),
     );
     const [one, two] = ["a1".repeat(16), "b2".repeat(16)];
