@@ -66,7 +66,7 @@ export const MEMBERSHIP_RULES: readonly Rule[] = [
     schedule: (ringClass, seed) => {
       const simulator = settled(ringClass, seed, EIGHT, 2);
       simulator.leave(at("3"));
-      simulator.run(3);
+      simulator.runUntil(() => simulator.node(at("1")).ring.isSuspected(at("3")), 100, 1);
       simulator.crash(at("5"));
       return simulator.invalidity();
     },

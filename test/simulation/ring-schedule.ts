@@ -52,7 +52,7 @@ export function settled(
   names: readonly string[],
   successors: number,
 ): RingSimulator {
-  const simulator = new RingSimulator({ seed, successors, ringClass });
+  const simulator = new RingSimulator({ seed, successors, ringClass, isResting: true });
   const contact = simulator.bootstrap(at(names[0]!));
   for (const name of names.slice(1)) {
     simulator.join(at(name), [contact.member]);

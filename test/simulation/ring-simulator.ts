@@ -16,6 +16,8 @@ import { randomFrom } from "./random.ts";
 import { RingTraffic } from "./ring-traffic.ts";
 
 const TICK_MS = 50;
+/** Between two ticks of a node that rests while nothing is due: as servers do. */
+const TICK_MS_MIN = 25;
 
 export interface Network {
   delayMsMin: number;
@@ -32,6 +34,9 @@ export interface SimulatedNode {
   readonly sender: Sender;
   readonly ring: Ring;
   isUp: boolean;
+  /** Of the next tick, and the last one. */
+  tickDueMs: number;
+  tickedMs: number;
   pausedUntilMs: number;
   /** When others first saw it as a member. */
   joinedMs: number | undefined;
@@ -89,6 +94,7 @@ export class RingSimulator {
   readonly successors: number;
   readonly #contactsMax: number;
   readonly #suspectAfterMs: number;
+  readonly #isResting: boolean;
   readonly #events = new Map<number, Event[]>();
   /** Direction `from>to` is cut. */
   readonly #cuts = new Set<string>();
@@ -103,6 +109,8 @@ export class RingSimulator {
     contactsMax?: number;
     suspectAfterMs?: number;
     network?: Partial<Network>;
+    /** Nodes tick when something is due, as servers do; else each 50 ms, which is cheaper for large rings. */
+    isResting?: boolean;
     /** Another one than the servers', broken on purpose. */
     ringClass?: typeof Ring;
   }) {
@@ -111,6 +119,7 @@ export class RingSimulator {
     this.successors = options.successors ?? 8;
     this.#contactsMax = options.contactsMax ?? 64;
     this.#suspectAfterMs = options.suspectAfterMs ?? 1200;
+    this.#isResting = options.isResting ?? false;
     Object.assign(this.network, options.network);
   }
 
@@ -376,6 +385,8 @@ export class RingSimulator {
         nowMs: this.nowMs,
       }),
       isUp: true,
+      tickDueMs: this.nowMs + Math.floor(this.random() * TICK_MS),
+      tickedMs: this.nowMs,
       pausedUntilMs: 0,
       joinedMs: undefined,
       diedMs: undefined,
@@ -384,18 +395,26 @@ export class RingSimulator {
     const before = this.nodes.get(nodeId);
     if (before !== undefined) before.isUp = false;
     this.nodes.set(nodeId, node);
-    this.#plan(this.nowMs + Math.floor(this.random() * TICK_MS), node);
+    this.#plan(node.tickDueMs, node);
     return node;
   }
 
   #tick(node: SimulatedNode): void {
-    if (!node.isUp) return;
+    if (!node.isUp || node.tickDueMs !== this.nowMs) return;
     if (node.pausedUntilMs > this.nowMs) {
-      this.#plan(node.pausedUntilMs, node);
+      this.#tickAt(node, node.pausedUntilMs);
       return;
     }
+    node.tickedMs = this.nowMs;
+    node.tickDueMs = Number.POSITIVE_INFINITY;
     this.#perform(node, node.ring.tick(this.nowMs));
-    this.#plan(this.nowMs + TICK_MS, node);
+    if (!this.#isResting) this.#tickAt(node, this.nowMs + TICK_MS);
+  }
+
+  #tickAt(node: SimulatedNode, ms: number): void {
+    if (node.tickDueMs === ms) return;
+    node.tickDueMs = ms;
+    this.#plan(ms, node);
   }
 
   #perform(node: SimulatedNode, effects: readonly RingEffect[]): void {
@@ -432,6 +451,10 @@ export class RingSimulator {
         case "contacts":
           break;
       }
+    }
+    if (this.#isResting) {
+      const dueMs = Math.max(node.tickedMs + TICK_MS_MIN, Math.ceil(node.ring.restUntil()));
+      this.#tickAt(node, Math.max(this.nowMs, dueMs));
     }
     if (isChanged) this.onChange?.();
   }
