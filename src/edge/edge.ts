@@ -15,6 +15,7 @@ import { ClusterError, PreconditionFailedError, UsageError } from "../errors.ts"
 import type { Log } from "../log.ts";
 import type { EdgeBackend } from "./backend.ts";
 import type { CallGround } from "./call.ts";
+import { EdgeLoad } from "./edge-load.ts";
 import { JobOwners } from "./job-owners.ts";
 import { LoginLimits } from "./login-limits.ts";
 import { defectProblem, HttpError, type Problem, problemOf } from "./problem.ts";
@@ -104,8 +105,10 @@ function createApp(ground: CallGround, log: Log, stopping: AbortSignal): Koa<Req
   });
   app.use(helmet());
   app.use(problems);
-  app.use(publicCalls());
+  // Whether it lives and serves can be asked however much it has to do.
   app.use(openPaths(ground.backend));
+  app.use(bounded(new EdgeLoad()));
+  app.use(publicCalls());
   const router = restRouter(routes);
   app.use(router.routes());
   app.use(router.allowedMethods());
@@ -146,6 +149,28 @@ function sendProblem(ctx: Context, problem: Problem): void {
   ctx.set("Cache-Control", "no-store");
   ctx.type = "application/problem+json";
   ctx.body = JSON.stringify(problem);
+}
+
+function bounded(load: EdgeLoad): Middleware<RequestState> {
+  return async (ctx, next) => {
+    const { headers } = ctx.req;
+    const announced = Number(headers["content-length"] ?? 0);
+    // A body that does not say how long it is may be as long as any.
+    const bytes = headers["transfer-encoding"] === undefined ? announced : RPC_BODY_BYTES_MAX;
+    let leave: () => void;
+    try {
+      leave = load.enter(bytes);
+    } catch (error) {
+      // What is left of the body is not read: the connection can't be used again.
+      if (bytes > 0) ctx.set("Connection", "close");
+      throw error;
+    }
+    try {
+      await next();
+    } finally {
+      leave();
+    }
+  };
 }
 
 function publicCalls(): Middleware<RequestState> {

@@ -22,6 +22,7 @@ import { fromWire } from "./wire-error.ts";
 
 /** Of one peer, answered or not; the peer answers as many. */
 const CONCURRENT_CALLS_MAX = 1024;
+const OPEN_BYTES_MAX = 64 * 1024 * 1024;
 
 /** The peer wants this node's earlier instances before it acts; nothing was done. */
 export class IntroductionWanted extends Error {}
@@ -48,6 +49,8 @@ export class RpcLink {
   #waiting: Item[] = [];
   #isScheduled = false;
   #open = 0;
+  /** Of their inputs. */
+  #openBytes = 0;
 
   /**
    * @param options.head of every request.
@@ -121,12 +124,18 @@ export class RpcLink {
       settled(new BusyError("the number of calls to one member at once", 50));
       return () => {};
     }
+    if (this.#openBytes > 0 && this.#openBytes + packed.length > OPEN_BYTES_MAX) {
+      settled(new BusyError("what waits for one member", 50));
+      return () => {};
+    }
+    this.#openBytes += packed.length;
     this.#open++;
     let isOpen = true;
     const close = (outcome: Error | { readonly output: unknown }) => {
       if (!isOpen) return;
       isOpen = false;
       this.#open--;
+      this.#openBytes -= packed.length;
       clearTimeout(item.timer);
       settled(outcome);
       this.#closed(item);
