@@ -18,6 +18,8 @@ const vitals = {
   /** Digest of what the sender leads among the partitions shared with the receiver: opaque here. */
   led: z.custom<Uint8Array>((v) => v instanceof Uint8Array && v.byteLength <= LED_BYTES_MAX, "bytes"),
   zone: z.string().max(64),
+  /** Which of its pictures of its neighbours holds: a `neighbourhood` with the same number is still right. */
+  around: id,
 };
 
 export const ringMessageSchema = z.discriminatedUnion("kind", [
@@ -31,6 +33,7 @@ export const ringMessageSchema = z.discriminatedUnion("kind", [
   z.object({
     kind: z.literal("neighbourhood"),
     id,
+    around: id,
     predecessor: memberSchema.nullable(),
     successors: members,
   }),
@@ -85,10 +88,10 @@ export type Question = Unnumbered<Asking>;
 const NOTHING = new Uint8Array(0);
 
 /** `led` is the driver's to fill in. */
-export function pingOf(self: Member, load: number): Question & { readonly kind: "ping" } {
-  return { kind: "ping", load, led: NOTHING, zone: self.zone };
+export function pingOf(self: Member, load: number, around: number): Question & { readonly kind: "ping" } {
+  return { kind: "ping", load, led: NOTHING, zone: self.zone, around };
 }
 
-export function pongOf(self: Member, load: number, id: number): RingMessage {
-  return { kind: "pong", id, load, led: NOTHING, zone: self.zone };
+export function pongOf(self: Member, load: number, around: number, id: number): RingMessage {
+  return { kind: "pong", id, load, led: NOTHING, zone: self.zone, around };
 }

@@ -45,7 +45,7 @@ export class Reception {
     switch (message.kind) {
       case "ping":
         parts.detector.told(from.nodeId, parts.nowMs());
-        parts.send(from, pongOf(parts.self, parts.load(), message.id));
+        parts.send(from, pongOf(parts.self, parts.load(), parts.stabilisation.around, message.id));
         return;
       case "pong":
       case "opinion":
@@ -95,8 +95,14 @@ export class Reception {
 
   #tellNeighbours(from: Sender, id: number): void {
     const { stabilisation, send } = this.#parts;
-    const predecessor = stabilisation.predecessor ?? null;
-    send(from, { kind: "neighbourhood", id, predecessor, successors: [...stabilisation.successors.chain] });
+    const { around, predecessor = null } = stabilisation;
+    send(from, {
+      kind: "neighbourhood",
+      id,
+      around,
+      predecessor,
+      successors: [...stabilisation.successors.chain],
+    });
   }
 
   #tellCloser(from: Sender, { id, point, avoid, claimed }: RingMessage & { readonly kind: "closest" }): void {
@@ -124,7 +130,7 @@ export class Reception {
     parts.detector.told(target.nodeId, parts.nowMs());
     parts.ask(
       parts.learn(target) ?? target,
-      pingOf(parts.self, parts.load()),
+      pingOf(parts.self, parts.load(), parts.stabilisation.around),
       (answer) => opine(answer !== undefined),
       PROBE_TIMEOUT_MS,
     );

@@ -87,7 +87,8 @@ export class RingParts {
       suspectAfterMs: settings.suspectAfterMs,
       random,
       detection: {
-        ping: (to, timeoutMs) => this.ask(to, pingOf(self, owner.load()), ignore, timeoutMs),
+        ping: (to, timeoutMs) =>
+          this.ask(to, pingOf(self, owner.load(), this.stabilisation.around), ignore, timeoutMs),
         probe: (prober, target) =>
           this.ask(prober, { kind: "probe", target }, (answer) => {
             if (answer?.kind === "opinion") {

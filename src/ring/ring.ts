@@ -193,6 +193,7 @@ export class Ring {
     if (message.kind === "ping" || message.kind === "pong") {
       this.#parts.detector.heard(from.nodeId, nowMs, message.load);
       this.#parts.starts.standsIn(from.nodeId, message.zone);
+      this.#parts.stabilisation.told(from, message.around, nowMs);
     } else {
       this.#parts.detector.heard(from.nodeId, nowMs);
     }

@@ -13,6 +13,8 @@ import { SuccessorList } from "./successor-list.ts";
 
 const STABILISE_MS = 500;
 const STABILISE_MS_MIN = 50;
+/** So often the first successor is asked even though it says with its pings that nothing has changed. */
+const STABILISE_MS_MAX = 5000;
 /** A round that is due so soon goes with the ping to the first successor: its question needs no frame of its own. */
 const TOGETHER_MS = 75;
 /** Rounds started within `STABILISE_MS`. */
@@ -51,6 +53,17 @@ export class Stabilisation {
   #isRunning = false;
   #isRescuing = false;
   readonly #considered = new Set<string>();
+  /** The picture of its neighbours that others get, and how many came before it. */
+  #picture: { readonly predecessor: Member | undefined; chain: readonly Member[]; readonly number: number } =
+    {
+      predecessor: undefined,
+      chain: [],
+      number: 0,
+    };
+  /** The last answer of the first successor, with this node as its predecessor, and what was made of it. */
+  #known:
+    | { readonly of: Member; readonly around: number; readonly chain: readonly Member[]; readonly ms: number }
+    | undefined;
 
   constructor(self: Member, lengthMax: number, routes: StabilisationRoutes) {
     this.#self = self;
@@ -93,6 +106,32 @@ export class Stabilisation {
     if (earliest > this.#dueMs) return;
     this.#dueMs = earliest;
     this.#isRegular = false;
+  }
+
+  /** Numbers the pictures that `neighbours` is answered with, one after another. */
+  get around(): number {
+    const { predecessor, chain, number } = this.#picture;
+    const now = { predecessor: this.#predecessor, chain: this.successors.chain };
+    if (now.predecessor === predecessor && now.chain === chain) return number;
+    const isSame =
+      isSameOrNone(now.predecessor, predecessor) &&
+      now.chain.length === chain.length &&
+      now.chain.every((member, i) => isSameStart(member, chain[i]!));
+    this.#picture = { ...now, number: isSame ? number : number + 1 };
+    return this.#picture.number;
+  }
+
+  /** A node says which of its pictures holds. The first successor's known one need not be asked for again. */
+  told(from: Sender, around: number, nowMs: number): void {
+    const known = this.#known;
+    if (known === undefined || !isSameStart(from, known.of)) return;
+    if (known.around !== around) {
+      this.#known = undefined;
+      this.soon(nowMs);
+      return;
+    }
+    if (!this.#isRegular || known.chain !== this.successors.chain) return;
+    this.#dueMs = Math.max(this.#dueMs, Math.min(nowMs + STABILISE_MS, known.ms + STABILISE_MS_MAX));
   }
 
   /** When the next round starts. */
@@ -242,7 +281,17 @@ export class Stabilisation {
     if (named !== undefined) this.consider(named);
     // Where this node stands as the predecessor already, to say so again changes nothing.
     const isKnown = named !== undefined && isSameStart(named, this.#self);
-    if (!isKnown || this.successors.first?.nodeId !== successor.nodeId) this.#notifyFirst();
+    const isFirst = this.successors.first?.nodeId === successor.nodeId;
+    if (!isKnown || !isFirst) this.#notifyFirst();
+    this.#known =
+      isKnown && isFirst
+        ? {
+            of: this.#routes.current(successor),
+            around: answer.around,
+            chain: this.successors.chain,
+            ms: nowMs,
+          }
+        : undefined;
   }
 
   /** Nobody in the list lives: the nearest member that answers, with its list; none: alone. */
@@ -308,4 +357,8 @@ export class Stabilisation {
     const first = this.successors.first;
     if (first !== undefined) this.#routes.send(first, { kind: "notify", node: this.#self });
   }
+}
+
+function isSameOrNone(a: Member | undefined, b: Member | undefined): boolean {
+  return a === undefined || b === undefined ? a === b : isSameStart(a, b);
 }

@@ -79,7 +79,7 @@ test("messages of an earlier start, or of another process with the same start, a
   simulator.restart(at("4"));
   assert.ok(simulator.runUntil(() => isWhole(simulator), CONVERGE_MS_MAX) !== undefined);
   const { ring } = simulator.node(at("1"));
-  const ping: RingMessage = { kind: "ping", id: 1, load: 0, led: new Uint8Array(0), zone: "" };
+  const ping: RingMessage = { kind: "ping", id: 1, load: 0, led: new Uint8Array(0), zone: "", around: 0 };
   const isAnswered = (from: Member) => ring.step(from, ping, simulator.nowMs).length > 0;
 
   assert.equal(isAnswered(member("4", 1)), false);
@@ -90,7 +90,7 @@ test("messages of an earlier start, or of another process with the same start, a
 test("a later start of a node takes the place of the earlier one only once it has joined", async () => {
   const simulator = settled(["1", "4", "6", "8"]);
   const { ring } = simulator.node(at("1"));
-  const ping: RingMessage = { kind: "ping", id: 1, load: 0, led: new Uint8Array(0), zone: "" };
+  const ping: RingMessage = { kind: "ping", id: 1, load: 0, led: new Uint8Array(0), zone: "", around: 0 };
   assert.equal(ring.successorsOf(at("2"), 1)?.[0]?.nodeId, at("4"));
 
   ring.step(member("4", 2), ping, simulator.nowMs);
@@ -114,7 +114,9 @@ test("a process that has not joined answers pings and refuses the rest", async (
   const kindsFor = (message: RingMessage) =>
     ring.step(member("4"), message, 1).flatMap((e) => (e.kind === "send" ? [e.message.kind] : []));
 
-  assert.deepEqual(kindsFor({ kind: "ping", id: 1, load: 0, led: new Uint8Array(0), zone: "" }), ["pong"]);
+  assert.deepEqual(kindsFor({ kind: "ping", id: 1, load: 0, led: new Uint8Array(0), zone: "", around: 0 }), [
+    "pong",
+  ]);
   assert.deepEqual(kindsFor({ kind: "neighbours", id: 1 }), ["refusal"]);
   assert.deepEqual(kindsFor({ kind: "probe", id: 1, target: member("6") }), ["refusal"]);
   assert.deepEqual(kindsFor({ kind: "reserve", id: 1, point: at("6"), known: [] }), ["refusal"]);

@@ -29,11 +29,12 @@ export function stand(simulator: RingSimulator, nodes: number): void {
     const at = indexOf.get(to)!;
     switch (message.kind) {
       case "ping":
-        return { kind: "pong", id: message.id, load: 0, led: NOTHING, zone: "" };
+        return { kind: "pong", id: message.id, load: 0, led: NOTHING, zone: "", around: 0 };
       case "neighbours":
         return {
           kind: "neighbourhood",
           id: message.id,
+          around: 0,
           predecessor: neighbour(at, -1),
           successors: followers(at),
         };
