@@ -248,7 +248,7 @@ export class Leader {
       case "behind":
         if (isSameBallot(body.claim.accepted, this.ballot)) {
           progress.match = Math.max(progress.match, body.claim.seq);
-          this.#resend(progress, body.claim.seq, nowMs);
+          if (progress.mayResend(body.claim.seq, nowMs)) this.#resend(progress, body.claim.seq, nowMs);
         } else {
           progress.match = -1;
           this.#offer(progress, nowMs);

@@ -103,8 +103,14 @@ const bodySchema = z.discriminatedUnion("kind", [
     after: key.nullable(),
   }),
   z.object({ kind: z.literal("fetch"), transfer, question, keys: z.array(key).max(1024) }),
-  /** The first of the keys asked for, as many as fit. */
-  z.object({ kind: z.literal("fetched"), transfer, question, entries: z.array(carriedSchema) }),
+  /** The first of the keys asked for, as many as fit; from the same state as the list, or it is of no use. */
+  z.object({
+    kind: z.literal("fetched"),
+    transfer,
+    question,
+    claim: claimSchema,
+    entries: z.array(carriedSchema),
+  }),
   z.object({ kind: z.literal("end"), transfer }),
 
   /** What is your root? */

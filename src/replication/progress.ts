@@ -3,6 +3,9 @@ import type { ReplicaId } from "./ballot.ts";
 import type { ReplicaEffect } from "./effect.ts";
 import type { Body } from "./message.ts";
 
+/** Late answers to earlier messages make a trip look shorter than any is. */
+const RESEND_MS_MIN = 20;
+
 export class Progress {
   readonly replicaId: ReplicaId;
   isLearner: boolean;
@@ -20,6 +23,8 @@ export class Progress {
   #waitingSinceMs: number | undefined;
   /** Trips of a message and its answer, smoothed. */
   tripMs = 20;
+  /** After which batch it was last sent all again, and when. */
+  #resent = { after: -1, atMs: Number.NEGATIVE_INFINITY };
   /** How often the window ran over while it was becoming identical. */
   passes = 0;
   /** What was the last batch when it was last offered the state. */
@@ -51,6 +56,18 @@ export class Progress {
 
   send(effects: ReplicaEffect[], body: Body): void {
     effects.push({ kind: "send", to: this.replicaId, body });
+  }
+
+  /**
+   * Whether it is to be sent all batches after `after` once more. Each of those that
+   * come before the missing one is answered with the same: one answer in a trip counts,
+   * or resending would breed answers that breed resending.
+   */
+  mayResend(after: number, nowMs: number): boolean {
+    if (after === this.#resent.after && nowMs - this.#resent.atMs < Math.max(RESEND_MS_MIN, this.tripMs * 2))
+      return false;
+    this.#resent = { after, atMs: nowMs };
+    return true;
   }
 
   /** After how long a message counts as lost. */

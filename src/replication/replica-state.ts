@@ -63,7 +63,12 @@ const FORMER_CLAIMS_MAX = 8;
 interface Toggle {
   readonly key: Key;
   readonly digest: Digest;
+  /** The entry comes in; else it goes out. */
+  readonly isIn: boolean;
 }
+
+/** Entries whose digest is remembered: what was written lately is often written again. */
+const RECENT_MAX = 128;
 
 export class ReplicaState {
   readonly replicaId: ReplicaId;
@@ -82,6 +87,8 @@ export class ReplicaState {
   // Undefined until they were gathered once after opening; kept up to date from then on.
   #buckets: BucketDigests | undefined;
   readonly #gathering = new Set<BucketDigests>();
+  // Digests of present entries, written last at the end: saves reading what is replaced.
+  readonly #recent = new Map<Key, Digest>();
   readonly #leftovers: Set<number>;
 
   #formerClaims: readonly Claim[] = [];
@@ -285,6 +292,7 @@ export class ReplicaState {
     this.#buckets = buckets;
     // What is being gathered is of the old entries.
     this.#gathering.clear();
+    this.#recent.clear();
     this.#root.set(buckets.root());
     this.#hand([]);
     this.#readConfig();
@@ -340,22 +348,36 @@ export class ReplicaState {
   /** What goes out of the digests and what comes in. */
   #togglesOf(writes: readonly EntryWrite[]): Toggle[] {
     const toggles: Toggle[] = [];
-    const seen = new Map<Key, HeldEntry | undefined>();
+    const seen = new Map<Key, Digest | undefined>();
     for (const write of writes) {
-      const old = seen.has(write.key) ? seen.get(write.key) : this.get(write.key);
-      if (old !== undefined) toggles.push({ key: write.key, digest: this.digestOf(write.key, old) });
-      const entry = write.kind === "put" ? write.entry : undefined;
-      if (entry !== undefined) toggles.push({ key: write.key, digest: this.digestOf(write.key, entry) });
-      seen.set(write.key, entry);
+      const { key } = write;
+      const old = seen.has(key) ? seen.get(key) : this.#digestAt(key);
+      if (old !== undefined) toggles.push({ key, digest: old, isIn: false });
+      const next = write.kind === "put" ? this.digestOf(key, write.entry) : undefined;
+      if (next !== undefined) toggles.push({ key, digest: next, isIn: true });
+      if (writes.length > 1) seen.set(key, next);
     }
     return toggles;
   }
 
+  #digestAt(key: Key): Digest | undefined {
+    const recent = this.#recent.get(key);
+    if (recent !== undefined) return recent;
+    const entry = this.get(key);
+    return entry === undefined ? undefined : this.digestOf(key, entry);
+  }
+
   #toggle(toggles: readonly Toggle[]): void {
-    for (const { key, digest } of toggles) {
+    for (const { key, digest, isIn } of toggles) {
       xorInto(this.#root, digest);
       this.#buckets?.toggle(key, digest);
       for (const changes of this.#gathering) changes.toggle(key, digest);
+      this.#recent.delete(key);
+      if (isIn) this.#recent.set(key, digest);
+    }
+    for (const key of this.#recent.keys()) {
+      if (this.#recent.size <= RECENT_MAX) break;
+      this.#recent.delete(key);
     }
   }
 

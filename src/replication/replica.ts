@@ -887,8 +887,12 @@ export class Replica {
           compareClaims(state.durable.claim, body.claim) === 0 &&
           compareClaims(state.claim, body.claim) === 0;
     if (!isAllowed) return;
-    // One transfer a target: an earlier one is given up by a new question.
-    for (const [transfer, source] of this.#sources) if (source.to === from) this.#endSource(transfer);
+    // One transfer a target: an earlier one is given up by a new question, never a later one by an old question.
+    for (const [transfer, source] of this.#sources) {
+      if (source.to !== from) continue;
+      if (isLaterTransfer(transfer, body.transfer)) return;
+      this.#endSource(transfer);
+    }
     if (this.#sources.size >= SOURCES_MAX) return;
     this.#sources.set(
       body.transfer,
@@ -921,4 +925,10 @@ export class Replica {
   #send(to: ReplicaId, body: Body): void {
     this.#effects.push({ kind: "send", to, body });
   }
+}
+
+/** Of two transfers of one target: by its incarnation, then by the number that it counts up. */
+function isLaterTransfer(a: string, b: string): boolean {
+  const [x, y] = [a, b].map((transfer) => transfer.split(".").slice(-2).map(Number));
+  return x![0] === y![0] ? x![1]! > y![1]! : x![0]! > y![0]!;
 }

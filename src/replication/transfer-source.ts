@@ -177,6 +177,7 @@ export class TransferSource {
         kind: "fetched",
         transfer: this.transfer,
         question: question.question,
+        claim: this.#claim,
         entries: this.#fetched,
       });
       this.#fetched = [];

@@ -202,6 +202,8 @@ export class TransferTarget {
 
   fetched(body: Fetched, nowMs: number): void {
     if (!this.#isAnswer(body.question, nowMs)) return;
+    // A source that was begun anew, by a question that came once more, stands elsewhere.
+    if (!this.#isSameSource(body.claim)) return this.#fail("the source has moved on");
     const keys = new Set(body.entries.map(({ key }) => key));
     // The first of those asked for, without gaps.
     if (keys.size === 0 || !this.#missing.slice(0, keys.size).every((key) => keys.has(key)))

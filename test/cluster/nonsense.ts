@@ -147,6 +147,7 @@ export function untimelyMessages(
         kind: "fetched",
         transfer,
         question: 4,
+        claim,
         entries: [{ key: "ghost", version: "9.x.9", value: Buffer.from("boo") }],
       },
       { kind: "end", transfer },

@@ -21,7 +21,7 @@ export interface Habits {
   /** Between an answer and the next question, at most. */
   thinkMs: number;
   /** As they are at the start. */
-  readonly clients: number;
+  clients: number;
   keys: readonly string[];
   /** Of values: how many are written to vanish soon. */
   expiryRatio: number;
@@ -64,6 +64,7 @@ export class Clients {
   /** What a client last saw under a key. */
   readonly #seen = new Map<string, { readonly value: string; readonly version: string }>();
   readonly #versions = new Map<string, string>();
+  readonly #values = new Map<string, string>();
   /** Of each key, the greatest version that anybody was told of. */
   readonly #told = new Map<string, string>();
   #moment = 0;
@@ -250,11 +251,15 @@ export class Clients {
     }
   }
 
-  /** A value is written once, so it has one version. */
+  /** A value is written once, so it has one version; and a version of a key is of one value. */
   #see(key: string, value: string, version: string): void {
     const known = this.#versions.get(value);
     if (known === undefined) this.#versions.set(value, version);
     else if (known !== version) this.#world.complain(`${value} at ${version}, before at ${known}`);
+    const place = `${key}@${version}`;
+    const other = this.#values.get(place);
+    if (other === undefined) this.#values.set(place, value);
+    else if (other !== value) this.#world.complain(`${place} is ${value}, and was ${other}`);
     this.#seen.set(key, { value, version });
   }
 

@@ -144,9 +144,9 @@ export class ReplicationSimulator implements NodeWorld {
     this.nodes[0]!.disk.sync(this.nodes[0]!.disk.pending);
     this.wish(this.nodeIds.slice(0, this.factor));
     for (const node of this.nodes) this.#ping(node);
+    if (this.#story !== undefined) beginStory(this, this.#story);
     this.#clients.start();
     this.#onlookers.start();
-    if (this.#story !== undefined) beginStory(this, this.#story);
     this.#misfortune();
     this.#runUntil(() => this.witness.problems.length > 0, this.faultyMs);
     const wholeMs = this.witness.problems.length > 0 ? 0 : this.#calm();
@@ -561,14 +561,16 @@ export class ReplicationSimulator implements NodeWorld {
   }
 
   /** Cut off, and soon given up by all others: they may go on to believe that they lead. */
-  isolate(nodes: readonly SimulatedNode[], ms: number, wayBackRatio = 0.9): void {
+  isolate(nodes: readonly SimulatedNode[], ms: number, wayBackRatio = 0.9, isMutual = false): void {
     for (const other of this.nodes) {
       if (nodes.includes(other)) continue;
       for (const node of nodes) {
         this.cut(node.nodeId, other.nodeId, ms);
         if (this.random() < wayBackRatio) this.cut(other.nodeId, node.nodeId, ms);
         this.#at(this.#nowMs + this.random() * 30, undefined, () => {
-          if (other.isUp && !this.isCalm) other.suspect(node.nodeId);
+          if (this.isCalm) return;
+          if (other.isUp) other.suspect(node.nodeId);
+          if (node.isUp && isMutual) node.suspect(other.nodeId);
         });
       }
     }

@@ -4,6 +4,7 @@
  * by number, and the few situations in which a rule of the protocol matters.
  */
 
+import { nodeOf } from "../../src/replication/ballot.ts";
 import { calmWeather } from "./replication-misfortune.ts";
 import type { SimulatedNode } from "./replication-node.ts";
 import type { ReplicationSimulator } from "./replication-simulator.ts";
@@ -118,9 +119,7 @@ export const STORIES: readonly Story[] = [
     begin: (world) =>
       every(world, 5000, () => {
         const side = some(world, 2, 0.5);
-        world.isolate(side, 1000 + world.random() * 2500, 1);
-        for (const node of side)
-          for (const other of world.nodes) if (!side.includes(other) && node.isUp) node.suspect(other.nodeId);
+        world.isolate(side, 1000 + world.random() * 2500, 1, true);
       }),
   },
   {
@@ -250,20 +249,25 @@ export const STORIES: readonly Story[] = [
 
   {
     name: "promises",
-    text: "the leader is given up wrongly and goes on with one whose promise to another is lost with the power",
+    text: "one is cut off from the leader and stands; the third, with a slow disk, promises it, and may lose power",
     factor: 3,
     begin: (world) => {
       world.weather.thinkMs = 8;
       world.weather.diskMs = 40;
-      world.weather.crashOnPromiseRatio = 0.5;
-      world.onSend = (_, kind) =>
-        (kind === "offer" && world.random() < 0.7) || (kind === "append" && world.random() < 0.1)
-          ? world.random() < 0.5
-            ? "late"
-            : "drop"
-          : undefined;
-      world.strikes = [[1, (node) => world.suspectWrongly(node, 1)]];
-      world.weather.strikeMs = 400;
+      world.weather.crashOnPromiseRatio = 0.4;
+      world.onSend = (_, kind) => (kind === "offer" && world.random() < 0.6 ? "late" : undefined);
+      every(world, 1200, () => {
+        const { leader } = world;
+        const [stands, promises] = othersThan(world, leader);
+        if (leader === undefined || stands === undefined || promises === undefined) return;
+        const ms = 600 + world.random() * 900;
+        world.cut(leader.nodeId, stands.nodeId, ms);
+        world.cut(stands.nodeId, leader.nodeId, ms);
+        for (const node of [stands, promises]) {
+          node.suspect(leader.nodeId);
+          world.later(ms, () => node.isUp && node.trust(leader.nodeId));
+        }
+      });
     },
   },
   {
@@ -290,6 +294,170 @@ export const STORIES: readonly Story[] = [
         [1, (node) => world.crash(node)],
       ];
       world.weather.strikeMs = 400;
+    },
+  },
+  {
+    name: "configs",
+    text: "a change of members reaches few; the leader and the newcomer are cut off from the others",
+    factor: 3,
+    begin: (world) => {
+      world.weather.thinkMs = 8;
+      every(world, 500, () => world.wish(world.otherNodes(), 30));
+      world.onSend = ({ from, to }, kind) => {
+        if (kind === "refused" && world.random() < 0.5) return "drop";
+        if (kind !== "change" || world.random() > 0.35) return undefined;
+        const leader = world.node(from);
+        const members = leader.replica?.state.config.members ?? [];
+        const newest = world.node(nodeOf(members.at(-1) ?? `${from}/0`));
+        // One that comes is to reach few, one that goes is to be known to the newcomer only.
+        if (members.length > world.factor && to !== newest.nodeId && world.random() < 0.5) {
+          world.cut(from, to, 800);
+          return "drop";
+        }
+        world.later(world.random() * 20, () =>
+          world.isolate([leader, newest], 300 + world.random() * 1500, 1),
+        );
+        return world.random() < 0.5 && to !== newest.nodeId ? "drop" : undefined;
+      };
+    },
+  },
+  {
+    name: "early change",
+    text: "a removal reaches nobody; those behind elect another, who removes the first while one of them is not level",
+    factor: 3,
+    begin: (world) => {
+      world.weather.thinkMs = 8;
+      let old: SimulatedNode | undefined;
+      let late: SimulatedNode | undefined;
+      const swap = () => {
+        if (old === undefined) world.wish(world.otherNodes(world.leader?.wish), 5);
+      };
+      swap();
+      every(world, 700, swap);
+      world.faultyMs = 9000;
+      world.onSend = ({ from, to }, kind) => {
+        const sender = world.node(from);
+        if (kind === "offer" && late?.nodeId === to && sender !== old) return "drop";
+        if (kind !== "change" || (old !== undefined && sender !== old)) return undefined;
+        const members = (sender.replica?.state.config.members ?? []).map(nodeOf);
+        if (members.length !== world.factor) return undefined;
+        if (old === undefined) {
+          old = sender;
+          const others = othersThan(world, old).filter((node) => members.includes(node.nodeId));
+          late = others[Math.floor(world.random() * others.length)];
+          for (const node of world.nodes)
+            if (node !== old) node.wish = othersThan(world, old).map((n) => n.nodeId);
+          world.later(0, () => world.isolate([sender], 600 + world.random() * 300, 1));
+          world.later(1000 + world.random() * 700, () => {
+            const side = [sender, late ?? sender];
+            world.isolate(side, 2500, 1, true);
+            world.later(2500, () => {
+              old = undefined;
+              late = undefined;
+            });
+          });
+        }
+        return "drop";
+      };
+    },
+  },
+  {
+    name: "memories",
+    text: "one that missed something, one that forgot it: the leader is cut off from both",
+    factor: 3,
+    begin: (world) => {
+      world.weather.thinkMs = 8;
+      every(world, 1500, () => {
+        const { leader } = world;
+        const [behind, forgetful] = othersThan(world, leader);
+        if (leader === undefined || behind === undefined || forgetful === undefined) return;
+        world.cut(leader.nodeId, behind.nodeId, 900);
+        world.later(100 + world.random() * 200, () => {
+          world.isolate([leader], 1500, 1);
+          world.crash(forgetful, 20);
+          world.loseMemory(forgetful);
+        });
+      });
+    },
+  },
+  {
+    name: "leader forgets",
+    text: "the leader's memory is lost, and its server is back before anybody notices",
+    factor: 3,
+    begin: (world) =>
+      every(world, 2000, () => {
+        const { leader } = world;
+        if (leader === undefined) return;
+        world.crash(leader, 5);
+        world.loseMemory(leader);
+      }),
+  },
+  {
+    name: "crowd",
+    text: "more at once than batches may be in flight, on one key",
+    factor: 3,
+    begin: (world) => {
+      world.weather.clients = 20;
+      world.weather.thinkMs = 1;
+      world.faultyMs = 1500;
+      world.weather.keys = ["a"];
+      world.weather.diskMs = 30;
+      world.weather.requestIdRatio = 0;
+    },
+  },
+  {
+    name: "transfers",
+    text: "all that is said while one becomes identical comes late, or twice, or never",
+    factor: 3,
+    begin: (world) => {
+      const kinds = ["pull", "listed", "more", "fetch", "fetched", "offer", "end"];
+      world.weather.thinkMs = 8;
+      world.onSend = (_, kind) => {
+        if (!kinds.includes(kind)) return undefined;
+        const dice = world.random();
+        return dice < 0.4 ? "double" : dice < 0.45 ? "late" : dice < 0.5 ? "drop" : undefined;
+      };
+      every(world, 250, () => {
+        const { leader } = world;
+        const [one] = othersThan(world, leader);
+        if (leader !== undefined && one !== undefined)
+          world.cut(leader.nodeId, one.nodeId, 50 + world.random() * 200);
+      });
+      every(world, 1500, () => world.suspectWrongly(leaderOr(world, 1), 1));
+      every(world, 1500, () => world.crash(leaderOr(world, 0.2), world.random() * 200));
+    },
+  },
+  {
+    name: "pending",
+    text: "a leader is refused after another has fixed its base, which lacks what was pending",
+    factor: 3,
+    begin: (world) => {
+      world.weather.thinkMs = 8;
+      every(world, 1500, () => world.isolate([leaderOr(world, 1)], 250 + world.random() * 150, 1));
+      world.onSend = ({ from }, kind) => {
+        const sender = world.node(from);
+        if (kind !== "offer" || sender.replica?.servingBallot !== undefined || world.random() < 0.3)
+          return undefined;
+        world.later(0, () => world.crash(sender, 20));
+        return "drop";
+      };
+    },
+  },
+  {
+    name: "elections",
+    text: "several stand at once; offers and promises are late or lost",
+    factor: 3,
+    begin: (world) => {
+      world.weather.thinkMs = 8;
+      world.onSend = (_, kind) => {
+        if (kind === "offer" && world.random() < 0.5) return world.random() < 0.5 ? "late" : "drop";
+        if ((kind === "promise" || kind === "prepare") && world.random() < 0.1) return "late";
+        return undefined;
+      };
+      every(world, 900, () => {
+        const { leader } = world;
+        if (leader !== undefined) world.isolate([leader], 300 + world.random() * 900, 1);
+      });
     },
   },
 ];
@@ -320,6 +488,12 @@ function leaderOr(world: ReplicationSimulator, ratio: number): SimulatedNode {
   if (leader !== undefined && world.random() < ratio) return leader;
   const pool = holders.length > 0 ? holders : world.nodes;
   return pool[Math.floor(world.random() * pool.length)]!;
+}
+
+/** All other holders, in any order. */
+function othersThan(world: ReplicationSimulator, node: SimulatedNode | undefined): SimulatedNode[] {
+  const others = world.holders.filter((other) => other !== node);
+  return others.sort(() => world.random() - 0.5);
 }
 
 /** Holders, the leader among them with that probability. */
