@@ -22,6 +22,7 @@ import { WatchList } from "./watch-list.ts";
 const IN_FLIGHT_MAX = 8;
 const RESEND_BATCHES = 16;
 const STEP_MS = 50;
+const DEAD_REPEAT_MS = 1_000;
 const HAND_OVER_MS = 500;
 const LEARNER_GIVEN_UP_MS = 10_000;
 const INVITATION_MS = 1_000;
@@ -147,7 +148,18 @@ export class Leader {
       this.#configChange !== undefined;
     if (isBusy) return this.#tickedMs + STEP_MS;
     const forgetAtMs = this.#leaving.size > 0 ? this.#tickedMs + FORGET_REPEAT_MS : Number.POSITIVE_INFINITY;
-    return Math.min(this.#stepAtMs, forgetAtMs, this.#operations.nextTickMs);
+    return Math.min(this.#stepAtMs, forgetAtMs, this.#operations.nextTickMs, this.#repeatAtMs);
+  }
+
+  /** When one that is there and not level is to be told again; a dead one is looked at when it is back. */
+  get #repeatAtMs(): number {
+    let atMs = Number.POSITIVE_INFINITY;
+    for (const progress of this.#progress.values()) {
+      const { replicaId, match } = progress;
+      if (match >= this.#state.seq || this.#gone.has(replicaId)) continue;
+      if (this.#ports.isLive(nodeOf(replicaId))) atMs = Math.min(atMs, progress.repeatAtMs);
+    }
+    return Math.max(atMs, this.#tickedMs + STEP_MS);
   }
 
   /** The base state is durable: bring the others level. */
@@ -466,8 +478,7 @@ export class Leader {
   /** What was lost on the way is sent again; to a dead one rarely. */
   #repeat(progress: Progress, nowMs: number): void {
     const isLive = this.#ports.isLive(nodeOf(progress.replicaId));
-    const afterMs = isLive ? progress.resendAfterMs : 1000;
-    if (nowMs - Math.max(progress.askedMs, progress.answeredMs) < afterMs) return;
+    if (nowMs < (isLive ? progress.repeatAtMs : progress.askedMs + DEAD_REPEAT_MS)) return;
     if (!progress.isLevel) this.#offer(progress, nowMs);
     else if (progress.match < this.#state.seq) this.#resend(progress, progress.match, nowMs);
   }

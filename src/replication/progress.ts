@@ -70,8 +70,8 @@ export class Progress {
     return true;
   }
 
-  /** After how long a message counts as lost. */
-  get resendAfterMs(): number {
-    return Math.max(100, this.tripMs * 4);
+  /** When what it was sent counts as lost, if it has not said that it has it by then. */
+  get repeatAtMs(): number {
+    return Math.max(this.askedMs, this.answeredMs) + Math.max(100, this.tripMs * 4);
   }
 }
