@@ -14,6 +14,7 @@ import type { Messages, Procedures } from "./peer-contract.ts";
 import type { Registers } from "./registers.ts";
 import type { ReplicaDriver } from "./replica-driver.ts";
 import type { RingDriver } from "./ring-driver.ts";
+import type { Roster } from "./roster.ts";
 
 /** Of one piece. */
 const CALL_MS = 10_000;
@@ -36,10 +37,23 @@ export function keepBlobs(parts: {
   readonly transport: TrpcTransport<Messages, Procedures>;
   readonly ring: RingDriver;
   readonly replicas: ReplicaDriver;
+  readonly roster: Pick<Roster, "leaving">;
   readonly log: Log;
 }): BlobKeeping {
-  const { self, membership, directory, cipher, naming, layout, registers, transport, ring, replicas, log } =
-    parts;
+  const {
+    self,
+    membership,
+    directory,
+    cipher,
+    naming,
+    layout,
+    registers,
+    transport,
+    ring,
+    replicas,
+    roster,
+    log,
+  } = parts;
   const paths = {
     blobs: directory.blobsPath,
     temporary: directory.temporaryPath,
@@ -57,6 +71,7 @@ export function keepBlobs(parts: {
     files: new BlobFiles(paths, cipher),
     ring,
     members: (partition) => replicas.members(partition),
+    leaving: () => roster.leaving,
     jobExists: async (jobId) => {
       const keys = [layout.job(jobId)];
       const outcome = await registers.operate(layout.jobPartition(jobId), { kind: "get", keys });

@@ -60,6 +60,8 @@ export interface BlobPorts {
     members(): Member[];
   };
   members(partition: number): NodeId[] | undefined;
+  /** Nothing is to be kept there any more, by an operator's word. */
+  leaving(): ReadonlySet<string>;
   /** Linearizable; a job that is being deleted exists until all of it is gone. @throws {UnavailableError} */
   jobExists(jobId: string): Promise<boolean>;
   /** A copy here was lost: whoever holds another one may look after it now. */
@@ -347,8 +349,10 @@ export class ReplicatedBlobs implements Blobs {
   async #members(name: BlobName): Promise<Member[]> {
     const { partitionCount, ring, self, replicationFactor } = this.#ports;
     const partition = partitionOf(`blob/${name.jobId}/${name.sha256}`, partitionCount);
-    const wished = (await ring.successorsOf(positionOf(partition, partitionCount), replicationFactor))
-      .members;
+    const leaving = this.#ports.leaving();
+    const position = positionOf(partition, partitionCount);
+    const found = await ring.successorsOf(position, replicationFactor + leaving.size);
+    const wished = found.members.filter(({ nodeId }) => !leaving.has(nodeId)).slice(0, replicationFactor);
     const config = this.#ports.members(partition);
     const order =
       config === undefined

@@ -117,7 +117,9 @@ export class ClusterView {
     const { cluster, self, ring, readiness } = this.#parts;
     const seen = await this.#ask(this.#known(), true);
     const nodes = seen.map((node) => this.#node(node));
-    const live = nodes.filter(({ state }) => state === "alive").length;
+    const live = nodes.filter(
+      ({ state, membership }) => state === "alive" && membership !== "draining",
+    ).length;
     const count = { full: 0, degraded: 0, unserved: 0, complete: 0 };
     for (const { durability, copies } of this.#merge(seen)) {
       count[durability]++;

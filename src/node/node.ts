@@ -196,6 +196,10 @@ export class RunningServer {
     const problem = parts?.care.problem;
     if (problem !== undefined) reasons.push(problem);
     const held = parts === undefined ? [] : heldPartitions(parts.replicas);
+    const broken = parts?.replicas.status().find(({ quarantine }) => quarantine !== undefined);
+    if (broken !== undefined && problem === undefined) {
+      reasons.push(`its copy of partition ${broken.partition} can't be used: ${broken.quarantine}`);
+    }
     if (parts === undefined || !parts.ring.isMember) {
       reasons.push("the server is not in the ring yet");
     } else {

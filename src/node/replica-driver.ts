@@ -408,7 +408,14 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       if (held === undefined || held.replica.quarantine !== undefined) continue;
       const { generation } = held.replica.state;
       const { promised, claim, replicaId, members } = held.replica.survivor;
-      const entries = counted ? await this.#countEntries(partition, generation) : null;
+      let entries: number | null = null;
+      try {
+        if (counted) entries = await this.#countEntries(partition, generation);
+      } catch (error) {
+        // A damaged memory is none to go on from.
+        this.#log.warn("a replica can't be counted", { partition, error });
+        continue;
+      }
       const age = await this.operate(partition, { kind: "get", keys: [AGE_KEY], stale: true }).catch(
         () => undefined,
       );

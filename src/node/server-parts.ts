@@ -175,6 +175,9 @@ export async function setUpParts(
     there: (to, request, timeoutMs) => transport.call(to, "lock", request, { timeoutMs }),
     timeoutMs: settings.requestTimeoutMs,
   });
+  const entries = new ClusterEntries(registers, layout);
+  const roster = await Roster.open(entries, directory, log);
+  closing.defer(() => roster.stop());
   const { blobs, repair } = keepBlobs({
     self,
     membership,
@@ -186,6 +189,7 @@ export async function setUpParts(
     transport,
     ring,
     replicas,
+    roster,
     log,
   });
   closing.defer(() => repair.stop());
@@ -220,7 +224,6 @@ export async function setUpParts(
   });
   closing.defer(() => crawl.stop());
 
-  const entries = new ClusterEntries(registers, layout);
   const admission = new Admission({
     entries,
     cluster: membership,
@@ -228,8 +231,6 @@ export async function setUpParts(
     ring,
     log,
   });
-  const roster = await Roster.open(entries, directory, log);
-  closing.defer(() => roster.stop());
   const { zone } = settings;
   const enrolment = new Enrolment({
     directory,
@@ -304,6 +305,7 @@ export async function setUpParts(
   const heed = () => {
     book.instances.remove(roster.removed);
     replicas.dismiss(roster.leaving);
+    repair.ringChanged();
   };
   roster.on("changed", heed);
   heed();

@@ -32,6 +32,7 @@ class Cluster {
   /** Who are members of the blobs' group, in order. */
   group: NodeId[] = [];
   jobs = new Set([JOB]);
+  leaving: ReadonlySet<string> = new Set();
   /** Sizes of what was sent at once. */
   readonly sent: number[] = [];
 
@@ -63,8 +64,7 @@ class Cluster {
       if (found === undefined || found.isDown) throw new UnavailableError("nobody is there");
       return found;
     };
-    const members = () =>
-      this.servers.map((one) => one.member).filter(({ nodeId }) => this.group.includes(nodeId));
+    const members = () => this.servers.map((one) => one.member);
     const server: Server = {
       member,
       path,
@@ -89,7 +89,8 @@ class Cluster {
           successorsOf: async () => ({ members: members() }),
           members: () => this.servers.map((one) => one.member),
         },
-        members: () => this.group,
+        members: () => (this.group.includes(member.nodeId) ? this.group : undefined),
+        leaving: () => this.leaving,
         jobExists: async (jobId) => this.jobs.has(jobId),
         repairWanted: () => server.repairsWanted++,
         callPut: async (to, { jobId, sha256, ...piece }) => {
@@ -158,6 +159,8 @@ test("copies move with their group, and go with their job also where a server wa
   const sha256 = await first!.blobs.put(JOB, randomBytes(9_000));
   await first!.blobs.put(JOB, randomBytes(9_000));
 
+  // In the ring still, but to keep nothing any more: it does not know the group from inside either.
+  cluster.leaving = new Set([cluster.group[0]!]);
   cluster.group = cluster.group.slice(1);
   const moved = await first!.blobs.repair(never);
   t.match(moved, { given: 2, dropped: 2, failed: 0 }, "one that is no holder any more gives, then drops");

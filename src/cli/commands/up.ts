@@ -1,8 +1,8 @@
 /** `up`: a whole ring on this machine, one process a server, until Ctrl-C. */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { readFile, rename, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { join, normalize } from "node:path";
+import { basename, join, normalize } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
 import { UsageError } from "../../errors.ts";
@@ -73,7 +73,7 @@ async function up(flags: UpFlags): Promise<number> {
       `the servers in ${flags.data} keep the ports by which they know each other (edges from ${ports[0]?.edge}, peers from ${ports[0]?.peer}); give another folder with --data for other ports`,
     );
   }
-  const servers = ports.map((own, n) => {
+  const all = ports.map((own, n) => {
     const name = folderOf(n);
     const directory = join(flags.data, name);
     const logFile = join(flags.data, `${name}.log`);
@@ -82,6 +82,12 @@ async function up(flags: UpFlags): Promise<number> {
       child: new ServerChild(name, serverFlags(flags, own, count, directory), { logFile, print: note }),
     };
   });
+  const servers = all.filter(({ directory }) => !isOutcast(directory));
+  for (const { directory } of all.filter((one) => !servers.includes(one))) {
+    note(
+      `${directory} is left out: the cluster takes nothing of it any more; delete the folder, and a new server takes its place`,
+    );
+  }
   const stop = () => Promise.all(servers.map(({ child }) => child.stop()));
   try {
     const starting = startAll(servers, flags);
@@ -92,7 +98,15 @@ async function up(flags: UpFlags): Promise<number> {
       const profile = await writeProfile(flags.data, ready);
       const copies = await awaitCopies(profile, interrupted);
       if (flags.json === true) sayJson({ event: "ready", servers: ready, profile, ...copies });
-      else say(welcome(flags.data, profile, ready, copies));
+      else
+        say(
+          welcome(
+            flags.data,
+            profile,
+            ready.map((one, n) => [basename(servers[n]!.directory), one]),
+            copies,
+          ),
+        );
       await whenAborted(interrupted);
       if (flags.json !== true) note("stopping; what is under way is finished first");
     }
@@ -110,7 +124,9 @@ interface LocalServer {
 /** The first one makes the cluster and lets the others in; those that were members just start. */
 async function startAll(servers: readonly LocalServer[], flags: UpFlags): Promise<ServerReady[]> {
   const [first, ...others] = servers;
-  if (first === undefined) throw new UsageError("--nodes must be at least 1");
+  if (first === undefined) {
+    throw new UsageError(`${flags.data} holds no server that may start: give another folder with --data`);
+  }
   const members = others.filter(({ directory }) => isServer(directory));
   const [made, ...back] = await Promise.all([
     first.child.start(isServer(first.directory) ? [] : ["--bootstrap"]),
@@ -215,6 +231,13 @@ function isServer(directory: string): boolean {
   return existsSync(join(directory, "identity.json"));
 }
 
+/** Removed from the cluster, or an old copy: it never starts again. */
+function isOutcast(directory: string): boolean {
+  if (!isServer(directory)) return false;
+  const identity: unknown = JSON.parse(readFileSync(join(directory, "identity.json"), "utf8"));
+  return typeof identity === "object" && identity !== null && "stale" in identity && identity.stale === true;
+}
+
 /** How many servers have their folder here. @throws {UsageError} the folder is of something else. */
 async function knownServers(data: string): Promise<number> {
   if (isServer(data)) {
@@ -248,14 +271,14 @@ function copiesText(copies: Copies | undefined, servers: number): string {
 function welcome(
   data: string,
   profile: string,
-  ready: readonly ServerReady[],
+  ready: readonly (readonly [name: string, server: ServerReady])[],
   copies: Copies | undefined,
 ): string {
   const isDefault = normalize(data) === "data";
   const run = (command: string) =>
     `  npm run orbweaver -- ${command}${isDefault ? "" : ` --profile ${profile}`}`;
   const { username = "admin" } = readProfile(profile)?.content ?? {};
-  const rows = ready.map(({ edge, peer, nodeId }, n) => [folderOf(n), edge, peer, shortNode(nodeId)]);
+  const rows = ready.map(([name, { edge, peer, nodeId }]) => [name, edge, peer, shortNode(nodeId)]);
   return [
     `Orbweaver is up: ${ready.length} ${ready.length === 1 ? "server" : "servers"}, data in ${data}`,
     "",
