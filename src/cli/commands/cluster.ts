@@ -2,7 +2,7 @@
 import { writeFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { UsageError } from "../../errors.ts";
-import type { Client, ClusterStatus } from "../../sdk/client.ts";
+import type { Client, ClusterStatus, LookupTrace } from "../../sdk/client.ts";
 import { DONE, FAILED, type Runner } from "../exit-code.ts";
 import { type ConnectionFlags, connect, withConnectionFlags } from "../profile.ts";
 import { note, printable, say, sayJson, shortNode, table } from "../terminal.ts";
@@ -47,9 +47,7 @@ export function addCluster(program: Command, run: Runner): void {
           say(`${printable(trace.key)} falls on ${shortNode(trace.point)}…, partition ${trace.partition}`);
           say(`  led by   ${trace.leader === null ? "nobody at the moment" : shortNode(trace.leader)}`);
           say(`  kept by  ${trace.members.map(shortNode).join(" ")}`);
-          say(
-            `  found in ${trace.hops} hops${trace.path.length > 0 ? `: ${trace.path.map(shortNode).join(" > ")}` : ""}`,
-          );
+          say(`  found    ${wayText(trace)}`);
         }
         return DONE;
       }),
@@ -83,6 +81,25 @@ async function writeSecret(path: string, text: string): Promise<void> {
   }
 }
 
+function wayText({ hops, path }: LookupTrace): string {
+  if (hops === 0) return "at once: the server that answered knows the place by itself";
+  return `in ${hops} ${hops === 1 ? "hop" : "hops"}: ${path.map(shortNode).join(" > ")}`;
+}
+
+/** Since the servers started; undefined while none was made. */
+function callsText(status: ClusterStatus): string | undefined {
+  const sum = { made: 0, redirects: 0, lookups: 0 };
+  for (const { calls } of status.nodes) {
+    if (calls === null) continue;
+    sum.made += calls.made;
+    sum.redirects += calls.redirects;
+    sum.lookups += calls.lookups;
+  }
+  if (sum.made === 0) return undefined;
+  const share = (count: number) => `${((100 * count) / sum.made).toFixed(1)} %`;
+  return `calls:      ${sum.made} to leaders; redirects ${share(sum.redirects)}, lookups ${share(sum.lookups)}`;
+}
+
 function statusText(status: ClusterStatus): string {
   const { full, degraded, unserved, complete } = status.partitions;
   const rows = status.nodes.map((node) => [
@@ -93,14 +110,16 @@ function statusText(status: ClusterStatus): string {
     node.arcShare === null ? "?" : `${(node.arcShare * 100).toFixed(1)} %`,
     node.leads === null ? "?" : String(node.leads),
     node.replicas === null ? "?" : String(node.replicas),
-    node.load === null ? "?" : node.load.toFixed(1),
+    node.load === null || node.state !== "alive" ? "?" : node.load.toFixed(1),
   ]);
+  const calls = callsText(status);
   const health = status.ready ? "ready" : `not ready: ${status.reasons.map(printable).join("; ")}`;
   return [
     `cluster ${status.clusterId}  ${health}`,
     `durability: ${status.durability}${status.durability === "full" ? "" : ": two lost servers may lose data"}`,
     `partitions: ${full} with three copies or more, ${degraded} with fewer, ${unserved} not served`,
     `copies:     ${complete} of ${status.partitionCount} partitions have all; ${status.replicationFactor} wanted, one a server`,
+    ...(calls === undefined ? [] : [calls]),
     "",
     table(["node", "state", "edge", "peer", "of the ring", "leads", "copies", "load"], rows),
     "",
