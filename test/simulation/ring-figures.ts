@@ -9,6 +9,9 @@ import { firstAtOrAfter } from "./standing-ring.ts";
 const DETECTED_MS = 1500;
 const SETTLED_MS = 4000;
 const LOOKUP_MS_MAX = 4000;
+const CURVE_STEP_MS = 250;
+/** A lookup that takes longer met a node that is dead. */
+const PROMPT_MS = 40;
 
 export interface LookupFigures {
   readonly begun: number;
@@ -83,6 +86,8 @@ export interface DeathFigures {
   readonly dead: number;
   /** By the second after the deaths in which the lookups began. */
   readonly seconds: readonly SecondFigures[];
+  /** Share of the lookups begun in each quarter of a second that had no answer at the first try, within 40 ms. */
+  readonly curve: readonly number[];
   /** Answers given later than four seconds after. */
   readonly wrongLate: number;
   /** Answers given when all dead were detected. */
@@ -107,9 +112,15 @@ export function observeDeaths(
   const order = members.map((node) => node.member.nodeId).sort();
   const seconds = Array.from({ length: options.seconds }, () => ({ begun: 0, failed: 0, wrong: 0, dead: 0 }));
   const late = { wrong: 0, dead: 0 };
+  const quarters = Array.from({ length: options.seconds * 4 }, () => ({ begun: 0, delayed: 0 }));
   const look = (figures: SecondFigures) => {
     figures.begun++;
-    simulator.lookup(simulator.pick(members), randomPoint(simulator.random), ({ point, found, endedMs }) => {
+    const quarter = quarters[Math.floor((simulator.nowMs - diedMs) / CURVE_STEP_MS)];
+    if (quarter !== undefined) quarter.begun++;
+    simulator.lookup(simulator.pick(members), randomPoint(simulator.random), (outcome) => {
+      const { point, found, startedMs, endedMs } = outcome;
+      const isDelayed = found === undefined || endedMs - startedMs > PROMPT_MS;
+      if (isDelayed && quarter !== undefined) quarter.delayed++;
       if (found === undefined) figures.failed++;
       else if (found.owner.nodeId !== order[firstAtOrAfter(order, point)]) {
         figures.wrong++;
@@ -133,7 +144,8 @@ export function observeDeaths(
   ) {
     wholeMs = simulator.nowMs - diedMs;
   }
-  return { dead: doomed.size, seconds, wrongLate: late.wrong, deadLate: late.dead, wholeMs };
+  const curve = quarters.map(({ begun, delayed }) => delayed / Math.max(1, begun));
+  return { dead: doomed.size, seconds, curve, wrongLate: late.wrong, deadLate: late.dead, wholeMs };
 }
 
 /**

@@ -160,6 +160,10 @@ function figures({ nodes, seed, successors, ms, kill, split }: Options): boolean
         `${begun}: ${((100 * failed) / begun).toFixed(1)} % failed, ${wrong} wrong, ${dead} of them dead`,
       );
     });
+    print(
+      "without answer within 40 ms, % per 250 ms",
+      after.curve.map((share) => (100 * share).toFixed(0)).join(" "),
+    );
     print("wrong after 4 s, dead named after 1.5 s", `${after.wrongLate}, ${after.deadLate}`);
     if (after.wrongLate + after.deadLate > 0) problems.push("wrong answers after the deaths were detected");
     print("whole again after", after.wholeMs === undefined ? "FAILED" : `${after.wholeMs} ms`);
