@@ -88,6 +88,12 @@ export const drainNode = protectedCall({
   },
 });
 
+export const keepNode = protectedCall({
+  access: "cluster:admin",
+  input: nodeIdParameterSchema,
+  run: ({ ground, principal }, { id }) => ground.backend.administration.keep(principal.username, id),
+});
+
 export const removeNode = protectedCall({
   access: "cluster:admin",
   input: nodeIdParameterSchema,

@@ -5,6 +5,7 @@ import {
   auditEventSchema,
   auditPageSchema,
   drainNode,
+  keepNode,
   listAudit,
   listLosses,
   lossesSchema,
@@ -27,6 +28,15 @@ export const administrationRoutes: readonly Route[] = [
     status: 202,
     input: ({ params }) => params,
     answer: asJson,
+  }),
+  route("delete", "/v1/cluster/nodes/:id/drain", {
+    call: keepNode,
+    summary: "Let a server that drains keep its share again",
+    params: nodeIdParameterSchema,
+    response: null,
+    status: 204,
+    input: ({ params }) => params,
+    answer: asEmpty,
   }),
   route("delete", "/v1/cluster/nodes/:id", {
     call: removeNode,

@@ -165,7 +165,7 @@ export interface EdgeBackend {
   readonly jobs: Jobs;
   readonly accounts: Accounts;
   readonly cluster: ClusterView;
-  readonly administration: Pick<Administration, "drain" | "remove" | "losses" | "recover">;
+  readonly administration: Pick<Administration, "drain" | "keep" | "remove" | "losses" | "recover">;
   readonly audit: Pick<AuditLog, "list">;
   readonly values: KeyValues;
   readonly valueWatch: ValueWatch;

@@ -16,7 +16,14 @@ import {
 } from "../errors.ts";
 import type { Scope } from "../identity/permission.ts";
 import { refreshSignIn, signIn, signOut } from "./account-calls.ts";
-import { drainNode, listAudit, listLosses, recoverPartitions, removeNode } from "./administration-calls.ts";
+import {
+  drainNode,
+  keepNode,
+  listAudit,
+  listLosses,
+  recoverPartitions,
+  removeNode,
+} from "./administration-calls.ts";
 import { type Asker, admit, type Call, perform } from "./call.ts";
 import {
   clusterLookup,
@@ -223,6 +230,9 @@ export const publicRouter = router({
     drain: guarded(drainNode.access)
       .input(drainNode.input)
       .mutation(({ ctx, input }) => run(ctx, drainNode, input)),
+    keep: guarded(keepNode.access)
+      .input(keepNode.input)
+      .mutation(({ ctx, input }) => run(ctx, keepNode, input)),
     remove: guarded(removeNode.access)
       .input(removeNode.input)
       .mutation(({ ctx, input }) => run(ctx, removeNode, input)),

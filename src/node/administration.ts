@@ -95,6 +95,11 @@ export class Administration {
     await this.#change(nodeId, "draining", { actor, action: "cluster.drain", subject: nodeId, details: {} });
   }
 
+  /** One that drains keeps its share again. @throws {NotFoundError} @throws {WrongStateError} it was removed. */
+  async keep(actor: string, nodeId: string): Promise<void> {
+    await this.#change(nodeId, "active", { actor, action: "cluster.keep", subject: nodeId, details: {} });
+  }
+
   /**
    * Strikes a server off for good: its certificate is refused, its copies are replaced at once.
    *

@@ -126,6 +126,10 @@ export class Client {
     drain: async (nodeId: string): Promise<void> => {
       await this.#caller.call((to, rest) => to.administration.drain.mutate({ id: nodeId }, rest));
     },
+    /** Ends its draining: it keeps its share again. */
+    keep: async (nodeId: string): Promise<void> => {
+      await this.#caller.call((to, rest) => to.administration.keep.mutate({ id: nodeId }, rest));
+    },
     /** For good: its certificate is refused from now on. */
     remove: async (nodeId: string): Promise<void> => {
       await this.#caller.call((to, rest) => to.administration.remove.mutate({ id: nodeId }, rest));

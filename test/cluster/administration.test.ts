@@ -6,7 +6,7 @@ import { identifierOf, type NodeId, positionOf } from "../../src/ring/identifier
 import type { Client, NodeStatus } from "../../src/sdk/client.ts";
 import { orbweaver } from "../cli/command.ts";
 import { ServerProcess } from "../fixture/cluster.ts";
-import { startGround, until } from "./ground.ts";
+import { allServed, startGround, until } from "./ground.ts";
 
 tap.setTimeout(100_000);
 
@@ -32,6 +32,20 @@ test("a server is drained and removed, and later three of four are lost for good
     await until("each first live member leads", BALANCE_MS_MAX, () => isInPlace(reader));
     const leads = (await reader.cluster.nodes()).map((node) => node.leads ?? 0);
     t.ok(Math.max(...leads) <= (1.5 * PARTITIONS) / 5 + 1, `leaderships: ${leads}`);
+  });
+
+  await t.test("a server that drains may be taken back", async (t) => {
+    const drained = await command(["cluster", "drain", four.nodeId.slice(0, 12), "--no-wait"]);
+    await until("something has left it", 20_000, async () => {
+      return ((await nodeOf(reader, four))?.replicas ?? PARTITIONS) < PARTITIONS;
+    });
+    const kept = await command(["cluster", "drain", four.nodeId, "--undo"]);
+    await allServed(reader, 5);
+    await until("leaders are in place", BALANCE_MS_MAX, () => isInPlace(reader));
+
+    t.equal(drained.code, 0, drained.stderr);
+    t.equal(kept.code, 0, kept.stderr);
+    t.match(await nodeOf(reader, four), { membership: "active", replicas: PARTITIONS });
   });
 
   await t.test("drain shows what is left until nothing is, and clients notice nothing", async (t) => {
@@ -91,7 +105,7 @@ test("a server is drained and removed, and later three of four are lost for good
     const audit = await command(["audit"], one.edge);
     t.match(
       audit.stdout,
-      /1 {2}.*admin {2}cluster\.drain {2}[0-9a-f]{40}\n2 {2}.*cluster\.remove.*\n3 {2}.*cluster\.recover {2}0,1,2/,
+      /admin {2}cluster\.drain {2}[0-9a-f]{40}\n.*cluster\.keep.*\n.*cluster\.drain.*\n4 {2}.*cluster\.remove.*\n5 {2}.*cluster\.recover {2}0,1,2/,
     );
 
     const { token } = await alone.cluster.createJoinToken();

@@ -18,16 +18,18 @@ test("operators send servers away, and nobody else does", async (t) => {
   const alice = await as("alice");
 
   const drained = await admin.call("POST", `/v1/cluster/nodes/${NODE}/drain`);
+  const kept = await admin.call("DELETE", `/v1/cluster/nodes/${NODE}/drain`);
   const removed = await admin.call("DELETE", `/v1/cluster/nodes/${NODE}`);
   const odd = await admin.call("POST", "/v1/cluster/nodes/b0b/drain");
   const refused = await alice.call("POST", `/v1/cluster/nodes/${NODE}/drain`);
 
   t.equal(drained.status, 202);
   t.equal(drained.json("membership"), "draining");
+  t.equal(kept.status, 204);
   t.equal(removed.status, 204);
   t.equal(odd.status, 422);
   t.equal(refused.status, 403);
-  t.same(ground.administered, [`admin drains ${NODE}`, `admin removes ${NODE}`]);
+  t.same(ground.administered, [`admin drains ${NODE}`, `admin keeps ${NODE}`, `admin removes ${NODE}`]);
 });
 
 test("recovery takes name and password themselves, also when the accounts have no majority", async (t) => {

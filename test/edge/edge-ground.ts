@@ -112,6 +112,7 @@ export async function createGround(): Promise<Ground> {
   const administered: string[] = [];
   const administration: EdgeBackend["administration"] = {
     drain: async (actor, nodeId) => void administered.push(`${actor} drains ${nodeId}`),
+    keep: async (actor, nodeId) => void administered.push(`${actor} keeps ${nodeId}`),
     remove: async (actor, nodeId) => void administered.push(`${actor} removes ${nodeId}`),
     losses: async () => [LOSS],
     recover: async (actor, decided) => {

@@ -15,6 +15,7 @@ interface Flags extends ConnectionFlags {
 interface DrainFlags extends Flags {
   /** Commander's name for --no-wait. */
   readonly wait: boolean;
+  readonly undo?: true;
 }
 interface RecoverFlags extends Flags {
   readonly yes?: true;
@@ -40,9 +41,16 @@ export function addClusterAdministration(cluster: Command, program: Command, run
 
   described(cluster, "drain <node>", "move a server's leaderships and copies away, so that it may stop")
     .option("--no-wait", "don't wait until nothing is left on it")
+    .option("--undo", "let it keep its share again")
     .action((name: string, flags: DrainFlags) =>
       withClient(flags, async (client) => {
         const node = await nodeNamed(client, name);
+        if (flags.undo === true) {
+          await client.cluster.keep(node.nodeId);
+          if (flags.json === true) sayJson({ nodeId: node.nodeId, membership: "active" });
+          else say(`server ${shortNode(node.nodeId)} keeps its share again`);
+          return DONE;
+        }
         await client.cluster.drain(node.nodeId);
         if (flags.wait) return drained(client, node.nodeId, flags.json === true);
         if (flags.json === true) sayJson({ nodeId: node.nodeId, membership: "draining" });
