@@ -647,7 +647,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       this.#setAside(held.partition, error);
     }
     this.#perform(held);
-    if (!held.isFlushWanted) {
+    // Followers have nothing to hand over.
+    if (!held.isFlushWanted && held.replica.standingBallot !== undefined) {
       held.isFlushWanted = true;
       if (this.#flushes.push(held) === 1) setImmediate(() => this.#flush());
     }
@@ -665,7 +666,6 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       }
       this.#perform(held);
     }
-    if (this.#isLedStale) this.#tellLed();
   }
 
   #perform(held: Held): void {

@@ -59,7 +59,7 @@ async function profile(ms: number, file: string): Promise<void> {
   const session = new Session();
   session.connect();
   await session.post("Profiler.enable");
-  await session.post("Profiler.setSamplingInterval", { interval: 200 });
+  await session.post("Profiler.setSamplingInterval", { interval: 400 });
   await session.post("Profiler.start");
   await new Promise((resolve) => setTimeout(resolve, ms));
   const { profile } = await session.post("Profiler.stop");
