@@ -192,7 +192,7 @@ export function largestArc(simulator: RingSimulator): number {
   let largest = 0;
   for (let i = 0; i < order.length; i++) {
     const length = arcLength(order[(i + order.length - 1) % order.length]!, order[i]!);
-    largest = Math.max(largest, Number((length * 10_000n) / RING_SIZE) / 10_000);
+    largest = Math.max(largest, Number((length * 1_000_000_000n) / RING_SIZE) / 1_000_000_000);
   }
   return largest * order.length;
 }
