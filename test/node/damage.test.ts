@@ -120,7 +120,14 @@ test("flipped bits are found, their file is kept, and the copies come back from 
     await b!.start();
     await full();
 
+    const id = b!.server.nodeId;
+    const led = await until("it leads again", async () => {
+      const all = await first.backend.cluster.partitions();
+      return all.find(({ leader }) => leader === id) ?? false;
+    });
     const [told] = b!.logged("the store was set aside and is fetched again");
+    const serial = Number(led.ballot?.slice(led.ballot.lastIndexOf("/") + 1));
+    t.ok(serial > 1_000_000, `a lost memory never comes back under its old id: ${led.ballot}`);
     t.match(told, { error: { message: /\.log is damaged at byte \d+/ } }, "it names the file");
     t.match((await readdir(join(b!.data, "quarantine"))).join(), /store-/, "which is kept");
     t.equal(await wrong(), 0);
@@ -154,5 +161,12 @@ test("flipped bits are found, their file is kept, and the copies come back from 
   await t.test("the others without it are right as well", async (t) => {
     await b!.stop();
     t.equal(await wrong(), 0);
+    const shown = await until("it counts no more", async () => {
+      const status = await first.backend.cluster.status();
+      return status.partitions.degraded === PARTITIONS && status;
+    });
+    t.match(shown, { durability: "degraded", partitions: { full: 0, unserved: 0, complete: PARTITIONS } });
+    t.equal(first.readiness().durability, "degraded");
+    t.equal(first.readiness().ready, true, "it works, and says what it lacks");
   });
 });
