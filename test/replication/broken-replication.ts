@@ -28,7 +28,8 @@ export async function loadBroken({ name, edits }: Break): Promise<typeof Replica
     const source = readFileSync(new URL(file, root), "utf8");
     assert.equal(source.split(text).length, 2, `${name}: ${file} must hold this once: ${text}`);
   }
-  const mark = MARK + encodeURIComponent(name);
+  // Nothing that a URL would write in another way.
+  const mark = MARK + name.replaceAll(/[^a-z0-9]+/gi, "-");
   const hooks = registerHooks({
     resolve(specifier, context, nextResolve) {
       const resolved = nextResolve(specifier, context);
@@ -88,8 +89,8 @@ export const BREAKS: readonly Break[] = [
     edits: [
       [
         `${R}quorum.ts`,
-        "descending[majorityOf(values.length) - 1]",
-        "descending[Math.max(0, majorityOf(values.length) - 2)]",
+        "const needed = majorityOf(values.length);",
+        "const needed = Math.max(1, majorityOf(values.length) - 1);",
       ],
     ],
   },
@@ -196,7 +197,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a candidate counts by its own config instead of the best state's",
-    story: "configs",
+    story: "old config",
     edits: [
       [`${R}candidate.ts`, "const { members } = best.config;", "const { members } = this.#ownConfig;"],
       [
@@ -428,6 +429,11 @@ export const BREAKS: readonly Break[] = [
         `${R}transfer-target.ts`,
         "this.transfer = options.transfer;",
         `this.transfer = options.transfer.slice(0, options.transfer.lastIndexOf("."));`,
+      ],
+      [
+        `${R}transfer-target.ts`,
+        `    if (!this.#isSameSource(body.claim)) return this.#fail("the source has moved on");\n    const keys`,
+        "    const keys",
       ],
     ],
   },

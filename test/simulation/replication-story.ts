@@ -21,6 +21,16 @@ export interface Story {
 
 const SERVICE_MS = 6_000;
 
+interface PromiseScene {
+  readonly leader: SimulatedNode;
+  readonly stands: SimulatedNode;
+  readonly promises: SimulatedNode;
+  /** The promise is lost with the power; else it is what was written before it that matters. */
+  readonly isLost: boolean;
+  isBegun: boolean;
+  isPromised: boolean;
+}
+
 export const STORIES: readonly Story[] = [
   {
     name: "one killed",
@@ -249,25 +259,46 @@ export const STORIES: readonly Story[] = [
 
   {
     name: "promises",
-    text: "one is cut off from the leader and stands; the third, with a slow disk, promises it, and may lose power",
+    text: "one stands, unheard by the leader; the third, with a slow disk, promises it and goes on with the leader",
     factor: 3,
     begin: (world) => {
       world.weather.thinkMs = 8;
-      world.weather.diskMs = 40;
-      world.weather.crashOnPromiseRatio = 0.4;
-      world.onSend = (_, kind) => (kind === "offer" && world.random() < 0.6 ? "late" : undefined);
-      every(world, 1200, () => {
+      let scene: PromiseScene | undefined;
+      every(world, 1400, () => {
         const { leader } = world;
         const [stands, promises] = othersThan(world, leader);
-        if (leader === undefined || stands === undefined || promises === undefined) return;
-        const ms = 600 + world.random() * 900;
-        world.cut(leader.nodeId, stands.nodeId, ms);
-        world.cut(stands.nodeId, leader.nodeId, ms);
-        for (const node of [stands, promises]) {
-          node.suspect(leader.nodeId);
-          world.later(ms, () => node.isUp && node.trust(leader.nodeId));
-        }
+        if (scene !== undefined || leader === undefined || stands === undefined || promises === undefined)
+          return;
+        const isLost = world.random() < 0.5;
+        const next = { leader, stands, promises, isLost, isPromised: false, isBegun: false };
+        scene = next;
+        world.slowDisks.add(promises);
+        world.later(30 + world.random() * 150, () => {
+          next.isBegun = true;
+          if (stands.isUp) stands.suspect(leader.nodeId);
+        });
+        world.later(1200, () => {
+          scene = undefined;
+          world.slowDisks.delete(promises);
+          for (const node of [stands, promises]) if (node.isUp) node.trust(leader.nodeId);
+        });
       });
+      world.onSend = ({ from, to }, kind) => {
+        if (scene === undefined) return undefined;
+        const { leader, stands, promises, isLost, isPromised, isBegun } = scene;
+        const is = (a: SimulatedNode, b: SimulatedNode) => from === a.nodeId && to === b.nodeId;
+        if (isBegun && (is(leader, stands) || is(stands, leader))) return "drop";
+        // Its promise is to get lost alone: what it has in hand, the one that stands has as well.
+        if (isLost && !isPromised && kind === "append" && is(leader, promises)) return "drop";
+        if (kind === "refused" && is(promises, leader)) return "drop";
+        if (kind === "offer" && is(stands, promises)) return "drop";
+        if (kind === "canvass" && is(stands, promises)) promises.suspect(leader.nodeId);
+        if (kind === "promise" && is(promises, stands) && !isPromised) {
+          scene.isPromised = true;
+          if (isLost) world.later(0, () => world.crash(promises, 5));
+        }
+        return undefined;
+      };
     },
   },
   {
@@ -304,20 +335,62 @@ export const STORIES: readonly Story[] = [
       world.weather.thinkMs = 8;
       every(world, 500, () => world.wish(world.otherNodes(), 30));
       world.onSend = ({ from, to }, kind) => {
-        if (kind === "refused" && world.random() < 0.5) return "drop";
-        if (kind !== "change" || world.random() > 0.35) return undefined;
+        if (kind === "refused" && world.random() < 0.8) return "drop";
+        if (kind !== "change" || world.random() > 0.5) return undefined;
         const leader = world.node(from);
         const members = leader.replica?.state.config.members ?? [];
         const newest = world.node(nodeOf(members.at(-1) ?? `${from}/0`));
-        // One that comes is to reach few, one that goes is to be known to the newcomer only.
-        if (members.length > world.factor && to !== newest.nodeId && world.random() < 0.5) {
+        // That one comes is not known to the one that is to go; that one goes, to the newcomer only.
+        if (members.length > world.factor && !leader.wish.includes(to) && world.random() < 0.8) {
           world.cut(from, to, 800);
           return "drop";
         }
+        if (members.length > world.factor && world.random() < 0.7) return undefined;
         world.later(world.random() * 20, () =>
           world.isolate([leader, newest], 300 + world.random() * 1500, 1),
         );
         return world.random() < 0.5 && to !== newest.nodeId ? "drop" : undefined;
+      };
+    },
+  },
+  {
+    name: "old config",
+    text: "one does not know of the member that came in its place, and stands with one that knows half of it",
+    factor: 3,
+    begin: (world) => {
+      world.weather.thinkMs = 8;
+      world.faultyMs = 9000;
+      let goes: SimulatedNode | undefined;
+      const swap = () => {
+        const { leader } = world;
+        const [one] = othersThan(world, leader);
+        if (goes !== undefined || leader === undefined || one === undefined || world.holders.length !== 3)
+          return;
+        const newcomer = world.nodes.find((node) => !world.holders.includes(node) && node.isUp);
+        if (newcomer === undefined) return;
+        goes = one;
+        const wished = world.holders.map((node) => (node === one ? newcomer : node).nodeId);
+        world.wish([leader.nodeId, ...wished.filter((id) => id !== leader.nodeId)], 5);
+        world.later(4000, () => {
+          goes = undefined;
+        });
+      };
+      every(world, 500, swap);
+      world.onSend = ({ from, to }, kind) => {
+        if (goes === undefined) return undefined;
+        if (kind === "refused") return "drop";
+        if (kind !== "change") return undefined;
+        const leader = world.node(from);
+        const members = (leader.replica?.state.config.members ?? []).map(nodeOf);
+        if (members.length > world.factor) {
+          if (to !== goes.nodeId) return undefined;
+          world.cut(from, to, 2000);
+          return "drop";
+        }
+        const newest = world.node(members.at(-1) ?? from);
+        if (to === newest.nodeId) return undefined;
+        world.later(0, () => world.isolate([leader, newest], 500 + world.random() * 700, 1));
+        return "drop";
       };
     },
   },
