@@ -7,6 +7,7 @@
  * to agree), a live one goes last. A group never shrinks by itself.
  */
 import { nodeOf, type ReplicaId } from "./ballot.ts";
+import { majorityOf } from "./quorum.ts";
 
 export type Step =
   /** Bring a replica on this node level, counted nowhere. */
@@ -67,7 +68,10 @@ export function nextStep(group: {
   // By itself a group never shrinks; by an operator's word it does, when nobody can come in the place of one.
   if (missing.length === 0) {
     const dismissed = unwished.find((member) => member !== self && group.isDismissed(nodeOf(member)));
-    if (dismissed !== undefined) return { kind: "remove", replicaId: dismissed };
+    const left = members.filter((member) => member !== dismissed);
+    // Not while others are away that count against the smaller majority too.
+    const isSafe = left.filter((member) => level.includes(member)).length >= majorityOf(left.length);
+    if (dismissed !== undefined && isSafe) return { kind: "remove", replicaId: dismissed };
   }
   if (members.length > group.replicationFactor) {
     const leaving = lost[0] ?? unwished.find((member) => member !== self) ?? unwished[0];

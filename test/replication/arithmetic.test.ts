@@ -135,6 +135,28 @@ test("a group comes nearer to the wish one step at a time", (t) => {
       { members: ["a/1", "b/1", "c/1"], wish: ["a", "b", "d"], dismissed: ["c"] },
       { kind: "learn", nodeId: "d" },
     ],
+    [
+      "nor while two others are away: the rest would be no majority",
+      {
+        members: ["a/1", "b/1", "c/1", "d/1", "e/1"],
+        wish: ["a", "d"],
+        level: ["a/1", "d/1", "e/1"],
+        replicationFactor: 5,
+        dismissed: ["e"],
+      },
+      undefined,
+    ],
+    [
+      "one that is dismissed and dead goes, which makes the majority smaller",
+      {
+        members: ["a/1", "b/1", "c/1", "e/1"],
+        wish: ["a", "b", "c"],
+        level: ["a/1", "b/1", "c/1"],
+        replicationFactor: 5,
+        dismissed: ["e"],
+      },
+      { kind: "remove", replicaId: "e/1" },
+    ],
     ["a group never shrinks by itself", { members: ["a/1", "b/1", "c/1"], wish: ["a"] }, undefined],
   ];
   for (const [name, { lost, dismissed, ...group }, step] of table) {
