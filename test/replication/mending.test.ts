@@ -96,9 +96,6 @@ test("replicas are compared by their roots; one that differs from the others is 
   disk.current = disk.durable.copy();
   first.start();
   group.run(500);
-  first.replica?.check();
-  first.within(() => {});
-  group.run(100);
   t.match(group.complaints, [/the entries do not have the root/], "its own check finds that");
 
   // Nor is the root on record, so that it looks whole by itself.
@@ -118,7 +115,7 @@ test("replicas are compared by their roots; one that differs from the others is 
     different: [first.replica!.id],
     silent: [],
   });
-  t.match(group.complaints, [new RegExp(`^${first.replica!.id}: a majority holds other entries`)]);
+  t.match(group.complaints.at(-1), new RegExp(`^${first.replica!.id}: a majority holds other entries`));
   t.end();
 });
 
@@ -137,7 +134,7 @@ test("a leader that differs from a majority takes itself out", (t) => {
   leader.within(() => leader.replica?.compare(1, leader.nowMs()));
   group.run(100);
   t.equal(group.comparisons[0]?.different.length, 2);
-  t.match(group.complaints, [new RegExp(`^${leader.replica!.id}: a majority holds other entries`)]);
+  t.match(group.complaints.at(-1), new RegExp(`^${leader.replica!.id}: a majority holds other entries`));
   t.end();
 });
 
@@ -277,6 +274,47 @@ test("answers that wait count as pending, too", (t) => {
   group.isLost = ({ body }) => body?.kind === "confirm";
   const numbers = Array.from({ length: 6 }, () => group.ask(leader, read));
   t.equal(numbers.filter((number) => group.answers.has(number)).length, 2);
+  t.end();
+});
+
+test("one that missed the last batch gets it, though its leader waits for nothing", (t) => {
+  const group = new CalmGroup(3);
+  const { leader } = group;
+  const [first] = others(group) as [SimulatedNode];
+  group.isLost = ({ to, body }) => to === first.nodeId && body?.kind === "append";
+  group.write("a", "1");
+  group.run(50);
+  group.isLost = () => false;
+  group.run(1000);
+  t.equal(first.replica?.state.seq, leader.replica?.state.seq);
+  const { seq } = leader.replica!.state;
+  let messages = 0;
+  group.isLost = ({ body }) => {
+    if (body !== undefined) messages++;
+    return false;
+  };
+  group.run(10_000);
+  t.equal(messages, 0, "all are level: nothing is said");
+  t.equal(leader.replica?.state.seq, seq);
+  t.end();
+});
+
+test("a batch that never arrives does not breed messages without end", (t) => {
+  const group = new CalmGroup(3);
+  const { leader } = group;
+  const [first] = others(group) as [SimulatedNode];
+  const { seq } = leader.replica!.state;
+  let messages = 0;
+  group.isLost = ({ to, body }) => {
+    if (body !== undefined) messages++;
+    return to === first.nodeId && body?.kind === "append" && body.seq === seq + 1;
+  };
+  for (let i = 0; i < 20; i++) group.write("a", `${i}`);
+  group.run(1000);
+  t.ok(messages < 2500, `${messages} messages`);
+  group.isLost = () => false;
+  group.run(1000);
+  t.equal(first.replica?.state.seq, leader.replica?.state.seq);
   t.end();
 });
 

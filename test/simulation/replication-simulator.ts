@@ -69,7 +69,7 @@ export class ReplicationSimulator implements NodeWorld {
   readonly weather: Weather;
   strikes: readonly Strike[];
   /** What a story does to a message; undefined: what the weather does. */
-  onSend: ((packet: Packet, kind: string) => Deed | undefined) | undefined;
+  onSend: ((packet: Packet, kind: string) => Deed | { readonly lateMs: number } | undefined) | undefined;
   readonly #heap: Event[] = [];
   readonly #cuts = new Set<string>();
   readonly slowDisks = new Set<SimulatedNode>();
@@ -228,7 +228,9 @@ export class ReplicationSimulator implements NodeWorld {
       if (this.random() < lossRatio) copies = 0;
       if (this.random() < doubleRatio) copies++;
       if (this.random() < lateRatio) delayMs += this.random() * 400;
-      switch (this.#deedFor(packet)) {
+      const deed = this.#deedFor(packet);
+      if (typeof deed === "object") delayMs += deed.lateMs;
+      switch (deed) {
         case "crashSender":
           this.#at(this.#nowMs, node, () => this.crash(node));
           break;
@@ -259,7 +261,7 @@ export class ReplicationSimulator implements NodeWorld {
       this.#deliver(packet, delayMs * (1 + copy * this.random() * 10));
   }
 
-  #deedFor(packet: Packet): Deed | undefined {
+  #deedFor(packet: Packet): Deed | { readonly lateMs: number } | undefined {
     if (packet.content.kind !== "body") return undefined;
     const { body } = packet.content;
     const isChange = body.kind === "append" && body.changes.some(({ key }) => key === CONFIG_KEY);

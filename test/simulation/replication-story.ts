@@ -307,10 +307,11 @@ export const STORIES: readonly Story[] = [
     factor: 3,
     begin: (world) => {
       world.weather.thinkMs = 8;
-      // An answer that was sent before the cut may arrive long after it.
-      world.onSend = (_, kind) => (kind === "appended" && world.random() < 0.2 ? "late" : undefined);
-      world.strikes = [[1, () => world.isolate([leaderOr(world, 1)], 100 + world.random() * 1500)]];
-      world.weather.strikeMs = 600;
+      // An answer that was sent before the cut may arrive after another has been elected.
+      world.onSend = (_, kind) =>
+        kind === "appended" && world.random() < 0.3 ? { lateMs: 200 + world.random() * 300 } : undefined;
+      world.weather.keys = ["a", "b"];
+      every(world, 1000, () => world.isolate([leaderOr(world, 1)], 450 + world.random() * 400));
     },
   },
   {
@@ -488,6 +489,7 @@ export const STORIES: readonly Story[] = [
       world.onSend = (_, kind) => {
         if (!kinds.includes(kind)) return undefined;
         const dice = world.random();
+        if (kind === "pull" && dice < 0.8) return "double";
         return dice < 0.4 ? "double" : dice < 0.45 ? "late" : dice < 0.5 ? "drop" : undefined;
       };
       every(world, 250, () => {
