@@ -103,9 +103,9 @@ export class Stabilisation {
     const last = this.#startedMs.at(-1) ?? Number.NEGATIVE_INFINITY;
     const burst = this.#startedMs.length < ROUNDS_MAX ? Number.NEGATIVE_INFINITY : this.#startedMs[0]!;
     const earliest = Math.max(nowMs, last + STABILISE_MS_MIN, burst + STABILISE_MS);
-    if (earliest > this.#dueMs) return;
-    this.#dueMs = earliest;
+    // A round that is due anyway is no longer one that could be put off: it is wanted.
     this.#isRegular = false;
+    this.#dueMs = Math.min(this.#dueMs, earliest);
   }
 
   /** Numbers the pictures that `neighbours` is answered with, one after another. */
@@ -305,19 +305,23 @@ export class Stabilisation {
     ]) {
       if (member.nodeId !== this.#self.nodeId) targets.set(member.nodeId, member);
     }
-    let waiting = targets.size;
+    const waiting = new Set(targets.values());
+    let isOver = false;
     let best: { member: Member; answer: Neighbourhood } | undefined;
     this.#isRescuing = true;
     for (const member of targets.values()) {
       this.#routes.askNeighbours(member, (answer, answeredMs) => {
-        waiting--;
+        waiting.delete(member);
         if (
           answer !== undefined &&
           (best === undefined || between(member.nodeId, this.#self.nodeId, best.member.nodeId))
         ) {
           best = { member, answer };
         }
-        if (waiting > 0) return;
+        if (isOver) return;
+        // Once one has answered, those that are dead by all accounts keep nobody waiting.
+        if ([...waiting].some((one) => best === undefined || !this.#routes.isDead(one))) return;
+        isOver = true;
         this.#isRescuing = false;
         const isStillLost = this.successors.members.every((m) => this.#routes.isDead(m));
         if (best !== undefined) {

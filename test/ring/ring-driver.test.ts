@@ -240,6 +240,11 @@ test("lookups find who follows a point, and say how", async (t) => {
   const loop = new Loop();
   t.teardown(() => loop.stop());
   const drivers = await ringOf(loop, ["1", "3", "5", "7", "9", "b", "d"], 2);
+  // Who knew all of a smaller ring learns with its next round that there are more behind its list.
+  const zero = identifierOf(nodeId("0"));
+  await until(() =>
+    drivers.every((driver) => driver.successorsOfLocally(zero, drivers.length) === undefined),
+  );
 
   for (const driver of drivers) {
     const { members, hops, path } = await driver.successorsOf(identifierOf(nodeId("6")), 3);

@@ -33,6 +33,29 @@ export const DETECTOR_RULES: readonly Rule[] = [
     },
   },
   {
+    rule: "silence of one that was not asked says nothing: it counts from just before the first ping",
+    file: "failure-detector.ts",
+    changes: [
+      [
+        "return this.isAsked ? Math.max(this.heardMs, this.askedMs - ASKED_AFTER_MS) : Number.POSITIVE_INFINITY;",
+        "return this.heardMs;",
+      ],
+    ],
+    schedule: (ringClass, seed) => {
+      const simulator = settled(ringClass, seed, ["1", "4", "6", "8"], 8);
+      const heardMsAgo = () =>
+        simulator
+          .node(at("1"))
+          .ring.watched(simulator.nowMs)
+          .find(({ nodeId }) => nodeId === at("4"))!.lastHeardMsAgo;
+      // As long as it can be without a word at rest; then it stands still for less than a suspicion takes.
+      simulator.runUntil(() => heardMsAgo() >= 370, 20_000, 1);
+      simulator.pause(at("4"), 860);
+      simulator.run(860);
+      return suspicionOf(simulator, "4", "1");
+    },
+  },
+  {
     rule: "one that speaks but answers nothing is unreachable: others are asked before it",
     file: "failure-detector.ts",
     changes: [["return peer.failures < UNREACHABLE_FAILURES || ", "return peer.failures >= 0 || "]],
@@ -91,7 +114,9 @@ export const DETECTOR_RULES: readonly Rule[] = [
   },
 ];
 
-function suspicionOf(simulator: RingSimulator, name: string): string | undefined {
-  const wrong = simulator.suspicions.find(({ of }) => of === at(name));
+function suspicionOf(simulator: RingSimulator, name: string, by?: string): string | undefined {
+  const wrong = simulator.suspicions.find(
+    (one) => one.of === at(name) && (by === undefined || one.by === at(by)),
+  );
   return wrong && `${wrong.by.slice(0, 1)} suspects ${name}, which lives`;
 }

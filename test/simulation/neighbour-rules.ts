@@ -191,6 +191,37 @@ export const NEIGHBOUR_RULES: readonly Rule[] = [
     },
   },
   {
+    rule: "a first successor whose pings number another picture of its neighbours is asked for it",
+    file: "stabilisation.ts",
+    changes: [["if (known.around !== around) {", "if (known.around > around) {"]],
+    schedule: (ringClass, seed) => {
+      const simulator = settled(ringClass, seed, ["1", "3", "5", "7"], 2);
+      // What 5 sends to say that its list has changed gets lost.
+      simulator.cut(at("5"), at("3"));
+      simulator.join(at("9"), [member("7")]);
+      simulator.run(300);
+      simulator.heal();
+      simulator.run(900);
+      const owner = simulator.node(at("3")).ring.successorsOf(at("8"), 1)?.[0]?.nodeId;
+      return owner === at("1") ? "3 takes the four that it knew for the whole ring" : undefined;
+    },
+  },
+  {
+    rule: "a picture has another number as soon as a neighbour is another one",
+    file: "stabilisation.ts",
+    changes: [["number: isSame ? number : number + 1", "number"]],
+    schedule: (ringClass, seed) => {
+      const simulator = settled(ringClass, seed, ["1", "3", "5", "7"], 2);
+      simulator.cut(at("5"), at("3"));
+      simulator.join(at("9"), [member("7")]);
+      simulator.run(300);
+      simulator.heal();
+      simulator.run(900);
+      const owner = simulator.node(at("3")).ring.successorsOf(at("8"), 1)?.[0]?.nodeId;
+      return owner === at("1") ? "3 takes the four that it knew for the whole ring" : undefined;
+    },
+  },
+  {
     rule: "rings that were split look for one another",
     file: "healing.ts",
     changes: [["for (const contact of this.#targets(isAlone, nowMs)) this.#ask(contact, nowMs);", ""]],
