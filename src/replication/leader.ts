@@ -4,15 +4,15 @@
  * its leadership for reads, and moves members one at a time.
  */
 import { digestFromBytes, digestToBytes } from "./anti-entropy.ts";
-import { compareBallots, isSameBallot, nodeOf, type ReplicaId, serialOf } from "./ballot.ts";
+import { compareBallots, isSameBallot, nodeOf, type ReplicaId } from "./ballot.ts";
 import { BatchWindow } from "./batch-window.ts";
 import type { ReplicaEffect, Scanned } from "./effect.ts";
+import { Membership } from "./membership.ts";
 import type { Body, Config } from "./message.ts";
 import { type Asked, Operations, type Unanswered } from "./operations.ts";
 import { Progress } from "./progress.ts";
 import { majorityOf, reachedByMajority } from "./quorum.ts";
-import { nextStep } from "./reconfiguration.ts";
-import type { Ballot, Version } from "./register.ts";
+import type { Ballot } from "./register.ts";
 import type { ReplicaPorts, ReplicaSettings } from "./replica-port.ts";
 import { CONFIG_KEY, encodeConfig, type ReplicaState } from "./replica-state.ts";
 import { RootComparison } from "./root-comparison.ts";
@@ -24,10 +24,6 @@ const RESEND_BATCHES = 16;
 const STEP_MS = 50;
 const DEAD_REPEAT_MS = 1_000;
 const HAND_OVER_MS = 500;
-const LEARNER_GIVEN_UP_MS = 10_000;
-const INVITATION_MS = 1_000;
-const FORGET_REPEAT_MS = 1_000;
-const FORGETS_MAX = 10;
 /** From this pass on the leader waits for one that is becoming identical. */
 const PACED_PASS = 3;
 /** A leader that was not called for so long stood still itself. */
@@ -68,12 +64,7 @@ export class Leader {
   #handOver: { readonly to: ReplicaId; sentMs: number | undefined } | undefined;
   #handOverUntilMs = 0;
   #comparison: RootComparison | undefined;
-  #stepAtMs = 0;
-  readonly #invited = new Map<string, number>();
-  /** Members and learners whose memory is no more, or is in doubt. */
-  readonly #gone = new Set<ReplicaId>();
-  /** Removed, and not yet told, or not heard to have gone. */
-  readonly #leaving = new Map<ReplicaId, { readonly epoch: Version; told: number; toldMs: number }>();
+  readonly #membership: Membership;
   #tickedMs: number;
 
   constructor(options: {
@@ -96,6 +87,20 @@ export class Leader {
     const watches = new WatchList({ ...options, bases, window: this.#window, limits });
     this.#operations = new Operations({ ...options, watches, limits });
     this.#tickedMs = options.nowMs;
+    this.#membership = new Membership({
+      ...options,
+      progress: this.#progress,
+      group: {
+        changing: () => this.#configChange?.before,
+        change: (members, nowMs) => this.#changeConfig(members, nowMs),
+        offer: (progress, nowMs) => this.#offer(progress, nowMs),
+        handOver: (to, nowMs) => {
+          if (nowMs < this.#handOverUntilMs || !this.#ports.mayStep("handOver")) return false;
+          this.#startHandOver(to, nowMs);
+          return true;
+        },
+      },
+    });
     for (const replicaId of this.#state.config.members) {
       if (replicaId !== this.#state.replicaId) {
         this.#progress.set(replicaId, new Progress(replicaId, false, options.nowMs));
@@ -147,8 +152,11 @@ export class Leader {
       this.#comparison !== undefined ||
       this.#configChange !== undefined;
     if (isBusy) return this.#tickedMs + STEP_MS;
-    const forgetAtMs = this.#leaving.size > 0 ? this.#tickedMs + FORGET_REPEAT_MS : Number.POSITIVE_INFINITY;
-    return Math.min(this.#stepAtMs, forgetAtMs, this.#operations.nextTickMs, this.#repeatAtMs);
+    return Math.min(
+      this.#membership.nextTickMs(this.#tickedMs),
+      this.#operations.nextTickMs,
+      this.#repeatAtMs,
+    );
   }
 
   /** When one that is there and not level is to be told again; a dead one is looked at when it is back. */
@@ -156,7 +164,7 @@ export class Leader {
     let atMs = Number.POSITIVE_INFINITY;
     for (const progress of this.#progress.values()) {
       const { replicaId, match } = progress;
-      if (match >= this.#state.seq || this.#gone.has(replicaId)) continue;
+      if (match >= this.#state.seq || this.#membership.isGone(replicaId)) continue;
       if (this.#ports.isLive(nodeOf(replicaId))) atMs = Math.min(atMs, progress.repeatAtMs);
     }
     return Math.max(atMs, this.#tickedMs + STEP_MS);
@@ -223,17 +231,17 @@ export class Leader {
     if (!this.isServing || this.#configChange !== undefined) return;
     const progress = this.#progress.get(from);
     if (progress !== undefined) this.#offer(progress, nowMs);
-    else if (this.#leaving.size < this.#settings.replicationFactor * 2) this.#dismiss(from);
+    else this.#membership.dismissStranger(from);
   }
 
   step(from: ReplicaId, body: Answer, nowMs: number): void {
     if (!isSameBallot(body.ballot, this.ballot) || this.#isOver) return;
     if (body.kind === "welcome") {
-      this.#welcome(from, nowMs);
+      this.#membership.welcome(from, nowMs);
       return;
     }
     if (body.kind === "gone" || body.kind === "damaged") {
-      this.#memoryLost(from, body.kind, nowMs);
+      this.#membership.memoryLost(from, body.kind, nowMs);
       return;
     }
     const progress = this.#progress.get(from);
@@ -300,7 +308,7 @@ export class Leader {
       this.#committed = committed;
       if (this.#phase === "synchronising" && committed >= 0) {
         this.#phase = "serving";
-        this.#stepAtMs = nowMs + STEP_MS;
+        this.#membership.reconsider(nowMs + STEP_MS);
         this.#effects.push({ kind: "leading", ballot: this.ballot });
       }
       if (this.#configChange !== undefined && committed >= this.#configChange.seq)
@@ -335,9 +343,8 @@ export class Leader {
     for (const progress of this.#progress.values()) this.#repeat(progress, nowMs);
     if (this.#round > this.#confirmedRound && nowMs - this.#roundSentMs > 100) this.#confirm(nowMs);
     if (this.#phase === "serving") {
-      if (nowMs >= this.#stepAtMs) this.#reconfigure(nowMs);
+      this.#membership.tick(nowMs);
       this.#operations.tick(nowMs);
-      this.#forgetLeaving(nowMs);
     }
     this.#goOnComparing(nowMs);
     this.advance(nowMs);
@@ -345,7 +352,7 @@ export class Leader {
 
   /** The ring's wish, or who lives, has changed. */
   reconsider(nowMs: number): void {
-    this.#stepAtMs = Math.min(this.#stepAtMs, nowMs);
+    this.#membership.reconsider(nowMs);
   }
 
   /** Gives the leadership to the most suitable level member; the operator's or the server's wish to go. */
@@ -525,81 +532,6 @@ export class Leader {
 
   // --- members -----------------------------------------------------------------
 
-  #reconfigure(nowMs: number): void {
-    this.#stepAtMs = Number.POSITIVE_INFINITY;
-    if (this.#configChange !== undefined) return;
-    const wish = this.#ports.wish();
-    if (wish === undefined || wish.length === 0) {
-      this.#stepAtMs = nowMs + 4 * STEP_MS;
-      return;
-    }
-    this.#dropLearners(wish, nowMs);
-    const { members } = this.#state.config;
-    const level = [...this.#progress.values()]
-      .filter(
-        (p) =>
-          p.isLevel &&
-          this.#state.seq - p.match <= IN_FLIGHT_MAX &&
-          this.#ports.isLive(nodeOf(p.replicaId)) &&
-          !this.#gone.has(p.replicaId),
-      )
-      .map((p) => p.replicaId);
-    const step = nextStep({
-      self: this.#state.replicaId,
-      members,
-      level: [this.#state.replicaId, ...level],
-      learning: [
-        ...this.#invited.keys(),
-        ...[...this.#progress.values()].filter((p) => p.isLearner).map((p) => nodeOf(p.replicaId)),
-      ],
-      wish,
-      replicationFactor: this.#settings.replicationFactor,
-      gone: this.#gone,
-      isDismissed: (nodeId) => this.#ports.isDismissed(nodeId),
-      isLost: (nodeId) => {
-        if (this.#ports.isDismissed(nodeId) && !this.#ports.isLive(nodeId)) return true;
-        const since = this.#ports.deadSince(nodeId);
-        return since !== undefined && nowMs - since >= this.#settings.replaceAfterMs;
-      },
-    });
-    const isSettled =
-      wish.every((nodeId) => members.some((id) => nodeOf(id) === nodeId)) &&
-      members.every((id) => wish.includes(nodeOf(id))) &&
-      nodeOf(this.#state.replicaId) === wish[0];
-    if (step === undefined) {
-      // Away members may come back or be given up: look again, but seldom.
-      if (!isSettled) this.#stepAtMs = nowMs + 1000;
-      return;
-    }
-    this.#stepAtMs = nowMs + STEP_MS;
-    switch (step.kind) {
-      case "learn":
-        if (!this.#ports.mayStep("learn")) return;
-        this.#invited.set(step.nodeId, nowMs);
-        this.#effects.push({
-          kind: "invite",
-          nodeId: step.nodeId,
-          body: { kind: "invite", ballot: this.ballot },
-        });
-        return;
-      case "add":
-        this.#changeConfig([...members, step.replicaId], nowMs);
-        return;
-      case "remove":
-        this.#changeConfig(
-          members.filter((id) => id !== step.replicaId),
-          nowMs,
-        );
-        return;
-      case "handOver":
-        if (nowMs < this.#handOverUntilMs || !this.#ports.mayStep("handOver")) {
-          this.#stepAtMs = nowMs + 5 * STEP_MS;
-          return;
-        }
-        this.#startHandOver(step.replicaId, nowMs);
-    }
-  }
-
   #changeConfig(members: readonly ReplicaId[], nowMs: number): void {
     // The change is a batch of its own kind: nothing else may share its fate unseen.
     if (this.#inFlight >= IN_FLIGHT_MAX) return;
@@ -615,79 +547,8 @@ export class Leader {
   #configCommitted(nowMs: number): void {
     const { before } = this.#configChange!;
     this.#configChange = undefined;
-    for (const replicaId of before.members) {
-      if (this.#state.config.members.includes(replicaId)) continue;
-      this.#progress.delete(replicaId);
-      this.#dismiss(replicaId);
-    }
-    this.#stepAtMs = Math.min(this.#stepAtMs, nowMs);
+    this.#membership.changed(before, nowMs);
     this.#effects.push({ kind: "standing" });
-  }
-
-  #welcome(from: ReplicaId, nowMs: number): void {
-    if (!this.#invited.delete(nodeOf(from)) || this.#progress.has(from) || this.#gone.has(from)) return;
-    if (this.#configChange?.before.members.includes(from) === true) return;
-    this.#leaving.delete(from);
-    const progress = new Progress(from, true, nowMs);
-    this.#progress.set(from, progress);
-    this.#offer(progress, nowMs);
-    this.#stepAtMs = Math.min(this.#stepAtMs, nowMs + STEP_MS);
-  }
-
-  /** @param from by `gone` the memory that has come after; by `damaged` the one that is in doubt. */
-  #memoryLost(from: ReplicaId, kind: "gone" | "damaged", nowMs: number): void {
-    const isLost = (id: ReplicaId) =>
-      kind === "damaged" ? id === from : nodeOf(id) === nodeOf(from) && serialOf(id) < serialOf(from);
-    for (const id of this.#leaving.keys()) if (isLost(id)) this.#leaving.delete(id);
-    for (const [id, progress] of this.#progress) {
-      if (!isLost(id)) continue;
-      if (progress.isLearner) this.#progress.delete(id);
-      else this.#gone.add(id);
-      this.#stepAtMs = Math.min(this.#stepAtMs, nowMs);
-    }
-  }
-
-  #dropLearners(wish: readonly string[], nowMs: number): void {
-    for (const [nodeId, invitedMs] of this.#invited) {
-      if (nowMs - invitedMs > INVITATION_MS) this.#invited.delete(nodeId);
-    }
-    for (const [replicaId, progress] of this.#progress) {
-      if (!progress.isLearner) continue;
-      const nodeId = nodeOf(replicaId);
-      const isSilent = nowMs - progress.answeredMs > LEARNER_GIVEN_UP_MS && progress.match < this.#state.seq;
-      if (wish.includes(nodeId) && !isSilent) continue;
-      this.#progress.delete(replicaId);
-      this.#dismiss(replicaId);
-    }
-  }
-
-  /** No member any more, by a committed config: may forget what it holds, once the others have it. */
-  #dismiss(replicaId: ReplicaId): void {
-    if (replicaId === this.#state.replicaId || this.#gone.delete(replicaId)) return;
-    this.#leaving.set(replicaId, {
-      epoch: this.#state.epoch,
-      told: 0,
-      toldMs: Number.NEGATIVE_INFINITY,
-    });
-  }
-
-  #forgetLeaving(nowMs: number): void {
-    if (this.#leaving.size === 0 || this.#configChange !== undefined) return;
-    const isLevel = this.#state.config.members.every(
-      (id) => id === this.#state.replicaId || this.#progress.get(id)?.isLevel === true,
-    );
-    if (!isLevel) return;
-    for (const [replicaId, leaving] of this.#leaving) {
-      if (nowMs - leaving.toldMs < FORGET_REPEAT_MS) continue;
-      // One that was away all the time asks when it comes back.
-      if (leaving.told++ === FORGETS_MAX) {
-        this.#leaving.delete(replicaId);
-        continue;
-      }
-      leaving.toldMs = nowMs;
-      const body: Body = { kind: "forget", ballot: this.ballot, epoch: leaving.epoch };
-      this.#effects.push({ kind: "send", to: replicaId, body });
-    }
   }
 
   // --- comparison -------------------------------------------------------------------
@@ -751,7 +612,7 @@ export class Leader {
       // No new ballot came: this one goes on, and does not try again at once.
       this.#handOver = undefined;
       this.#phase = "serving";
-      this.#stepAtMs = nowMs + STEP_MS;
+      this.#membership.reconsider(nowMs + STEP_MS);
       this.#handOverUntilMs = nowMs + 10 * HAND_OVER_MS;
       this.#effects.push({ kind: "leading", ballot: this.ballot });
     }

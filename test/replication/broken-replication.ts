@@ -248,8 +248,8 @@ export const BREAKS: readonly Break[] = [
     story: "configs",
     edits: [
       [
-        `${R}leader.ts`,
-        "this.#stepAtMs = Number.POSITIVE_INFINITY;\n    if (this.#configChange !== undefined) return;",
+        `${R}membership.ts`,
+        "this.#stepAtMs = Number.POSITIVE_INFINITY;\n    if (this.#group.changing() !== undefined) return;",
         "this.#stepAtMs = Number.POSITIVE_INFINITY;",
       ],
     ],
@@ -307,8 +307,8 @@ export const BREAKS: readonly Break[] = [
     edits: [
       [
         `${R}leader.ts`,
-        `if (this.#phase === "serving") {\n      if (nowMs >= this.#stepAtMs)`,
-        `if (this.#phase !== "handingOver") {\n      if (nowMs >= this.#stepAtMs)`,
+        `if (this.#phase === "serving") {\n      this.#membership`,
+        `if (this.#phase !== "handingOver") {\n      this.#membership`,
       ],
     ],
   },

@@ -56,6 +56,7 @@ class Cluster {
       instance: name,
     };
     const driver = new ReplicaDriver({
+      wall: Date.now,
       self: member,
       partitionCount: PARTITIONS,
       store,
