@@ -21,7 +21,7 @@ import {
   VALUE_BYTES_MAX,
 } from "./register.ts";
 
-const KIND = { append: 1, appended: 2, confirm: 3, confirmed: 4 } as const;
+const KIND = { append: 1, appended: 2, confirm: 3, confirmed: 4, led: 5 } as const;
 const OPERATION = { get: 1, batch: 2 } as const;
 const OUTCOME = { entries: 1, written: 2, conflict: 3 } as const;
 const PUT = 1;
@@ -152,7 +152,16 @@ function within(value: number, max: number): number {
 
 /** @returns false, with nothing written, when the message has no short form. */
 export function writeMessage(writer: BriefWriter, message: ReplicationMessage): boolean {
-  if ("node" in message) return false;
+  if ("node" in message) {
+    if (message.node.kind !== "led") return false;
+    writer.byte(KIND.led);
+    writer.int(message.node.list.length);
+    for (const [partition, round] of message.node.list) {
+      writer.short(partition);
+      writer.int(round);
+    }
+    return true;
+  }
   const { partition, from, to, body } = message;
   switch (body.kind) {
     case "append":
@@ -185,6 +194,7 @@ export function writeMessage(writer: BriefWriter, message: ReplicationMessage): 
 /** @throws {DamagedError} */
 export function readMessage(reader: BriefReader): ReplicationMessage {
   const kind = reader.byte();
+  if (kind === KIND.led) return { node: { kind: "led", list: readLed(reader) } };
   const partition = reader.short(PARTITION_MAX);
   const from = reader.text(3, ID_BYTES_MAX);
   const to = reader.text(0, ID_BYTES_MAX);
@@ -192,6 +202,15 @@ export function readMessage(reader: BriefReader): ReplicationMessage {
   const message = { partition, from, to, body: readBody(reader, kind, ballot) };
   reader.end();
   return message;
+}
+
+function readLed(reader: BriefReader): [partition: number, round: number][] {
+  const count = reader.int();
+  if (count > PARTITION_MAX + 1) throw malformed("over its bound");
+  const list: [number, number][] = [];
+  for (let i = 0; i < count; i++) list.push([reader.short(PARTITION_MAX), reader.int()]);
+  reader.end();
+  return list;
 }
 
 function readBody(reader: BriefReader, kind: number, ballot: Ballot): Body {

@@ -22,13 +22,14 @@ import { Candidate, type CandidateStep } from "./candidate.ts";
 import type { ReplicaEffect, Scanned } from "./effect.ts";
 import { Leader } from "./leader.ts";
 import type { Body, Config } from "./message.ts";
-import type { Asked, Unanswered } from "./operations.ts";
+import { PendingOperations } from "./pending-operations.ts";
 import type { Survivor } from "./recovery.ts";
 import type { AgeMs, Ballot, Operation } from "./register.ts";
 import type { ReplicaPorts, ReplicaSettings } from "./replica-port.ts";
 import { type EntryStore, type ReplicaMeta, ReplicaState } from "./replica-state.ts";
 import { StaleReads } from "./stale-reads.ts";
 import { TransferSource } from "./transfer-source.ts";
+import { TransferSources } from "./transfer-sources.ts";
 import { TransferTarget } from "./transfer-target.ts";
 
 const RANK_MS = 100;
@@ -37,7 +38,6 @@ const ROUNDS_AHEAD_MAX = 1_000_000;
 const PATIENCE_MAX = 20;
 /** Who has just opened does not know yet who leads. */
 const OPENED_MS = 1_000;
-const SOURCES_MAX = 8;
 const HEARD_AGAIN_MS = 250;
 /** How often one that holds a state without being a member asks what is to become of it. */
 const OUTSIDE_ASK_MS = 5_000;
@@ -68,13 +68,12 @@ export class Replica {
   #target: TransferTarget | undefined;
   /** Members that promised the state which the candidate pulls. */
   #pullSources: ReplicaId[] = [];
-  readonly #sources = new Map<string, TransferSource>();
+  readonly #sources = new TransferSources();
   #checking: BucketGathering | undefined;
   readonly #staleReads: StaleReads;
   /** When this replica last knew that it was level with its leader. */
   #levelMs: number | undefined;
-  /** What was pending under `ballot` when its leader, this replica, was refused; goes on when its next ballot serves. */
-  #pending: (Unanswered & { readonly ballot: Ballot }) | undefined;
+  readonly #pending: PendingOperations;
   #nextNumber = 1;
   /** When this member tries to lead, unless it hears a leader before. */
   #tryAtMs: number | undefined;
@@ -110,6 +109,7 @@ export class Replica {
       digester: new EntryDigester(options.digestKey),
       effects: this.#effects,
     });
+    this.#pending = new PendingOperations(this.#effects);
     this.#staleReads = new StaleReads({
       state: this.state,
       effects: this.#effects,
@@ -161,7 +161,7 @@ export class Replica {
       this.#target?.nextTickMs ?? Number.POSITIVE_INFINITY,
       this.#askAtMs ?? Number.POSITIVE_INFINITY,
     );
-    if (this.#sources.size > 0) next = Math.min(next, this.#lastNowMs + 1000);
+    if (!this.#sources.isEmpty) next = Math.min(next, this.#lastNowMs + 1000);
     return next;
   }
 
@@ -185,7 +185,7 @@ export class Replica {
   tick(nowMs: number): void {
     this.#lastNowMs = nowMs;
     if (this.#quarantine !== undefined) return;
-    for (const [transfer, source] of this.#sources) if (source.isIdle(nowMs)) this.#endSource(transfer);
+    this.#sources.endIdle(nowMs);
     if (this.#target !== undefined) {
       this.#target.tick(nowMs);
       this.#candidate?.progressed(this.#target.heardMs);
@@ -256,9 +256,7 @@ export class Replica {
       return;
     }
     if (this.#staleReads.scanned(snapshot, scanned)) return;
-    for (const source of this.#sources.values()) {
-      if (source.snapshot === snapshot) return source.scanned(scanned, nowMs);
-    }
+    if (this.#sources.scanned(snapshot, scanned, nowMs)) return;
     this.#leader?.scanned(snapshot, scanned, nowMs, epochMs);
   }
 
@@ -297,10 +295,10 @@ export class Replica {
     this.#leader?.stop();
     this.#leader = undefined;
     this.#candidate = undefined;
-    this.#denyPending();
+    this.#pending.deny();
     this.#staleReads.stop();
     this.#endTarget();
-    for (const transfer of [...this.#sources.keys()]) this.#endSource(transfer);
+    this.#sources.endAll();
     if (this.#checking !== undefined) {
       this.#checking.end();
       this.#effects.push({ kind: "release", snapshot: this.#checking.snapshot });
@@ -444,10 +442,10 @@ export class Replica {
       case "more":
       case "fetch":
         this.#leader?.pulledBy(from, nowMs);
-        this.#sourceFor(body.transfer, from)?.asked(body, nowMs);
+        this.#sources.of(body.transfer, from)?.asked(body, nowMs);
         return;
       case "end":
-        if (this.#sourceFor(body.transfer, from) !== undefined) this.#endSource(body.transfer);
+        if (this.#sources.of(body.transfer, from) !== undefined) this.#sources.end(body.transfer);
         return;
       case "listed":
       case "fetched": {
@@ -700,11 +698,11 @@ export class Replica {
     this.#candidate = undefined;
     this.#endTarget();
     if (!isSameBallot(this.state.promised, ballot)) {
-      this.#denyPending();
+      this.#pending.deny();
       return this.#retryLater(nowMs);
     }
     const base = this.state.claim;
-    this.#rebasePending(base, ballot);
+    this.#pending.rebase(base, ballot);
     this.state.accept(ballot, 0);
     this.#leaderSeen = undefined;
     const leader = new Leader({
@@ -727,7 +725,7 @@ export class Replica {
     const candidate = this.#candidate;
     if (candidate === undefined) return;
     this.#candidate = undefined;
-    this.#denyPending();
+    this.#pending.deny();
     this.#endTarget();
     if (candidate.isStanding) {
       for (const member of this.state.config.members) {
@@ -752,7 +750,7 @@ export class Replica {
     if (this.#candidate !== undefined && compareBallots(ballot, this.#candidate.ballot) > 0) {
       const wasStanding = this.#candidate.isStanding;
       this.#candidate = undefined;
-      this.#denyPending();
+      this.#pending.deny();
       this.#endTarget();
       if (wasStanding) this.#effects.push({ kind: "standing" });
     }
@@ -764,7 +762,7 @@ export class Replica {
 
   #dropLeaderIfOver(nowMs: number): void {
     const leader = this.#leader;
-    if (leader?.isServing === true && this.#pending !== undefined) this.#resume(leader, this.#pending, nowMs);
+    if (leader?.isServing === true) this.#pending.resume((asked) => leader.operate(asked), nowMs);
     if (leader?.isOver !== true) return;
     this.#leader = undefined;
     if (this.#leaderSeen === this.id) this.#leaderSeen = undefined;
@@ -774,59 +772,11 @@ export class Replica {
     const { unanswered } = leader;
     const isFollowed = isSameBallot(this.state.promised, leader.ballot) && this.state.isMember;
     if (unanswered === undefined || !isFollowed || this.#candidate !== undefined) {
-      this.#denyPending(unanswered);
+      this.#pending.deny(unanswered);
       return;
     }
-    // Refused once more before it served: what was in its base is in that of the next one, if that descends from it.
-    const handed = [...(this.#pending?.handed ?? []), ...unanswered.handed];
-    this.#pending = {
-      ballot: leader.ballot,
-      handed,
-      open: [...(this.#pending?.open ?? []), ...unanswered.open],
-    };
+    this.#pending.suspend(leader.ballot, unanswered);
     this.#stand(leader.ballot, nowMs);
-  }
-
-  /** What the base of `ballot` lacks may not have happened, and may yet: the state that it was in may still be elsewhere. */
-  #rebasePending(base: Claim, ballot: Ballot): void {
-    if (this.#pending === undefined) return;
-    const { ballot: old, handed, open } = this.#pending;
-    const isInBase = ({ seq }: { seq: number }) => isSameBallot(old, base.accepted) && seq <= base.seq;
-    this.#deny(
-      handed.filter((one) => !isInBase(one)),
-      "OUTCOME_UNKNOWN",
-    );
-    this.#pending = {
-      ballot,
-      handed: handed.filter(isInBase).map(({ asked, outcome }) => ({ asked, outcome, seq: 0 })),
-      open,
-    };
-  }
-
-  /** A majority holds the base of the new ballot: what is in it is committed, and the rest is begun anew. */
-  #resume(leader: Leader, { handed, open }: Unanswered, nowMs: number): void {
-    this.#pending = undefined;
-    for (const { asked, outcome } of handed)
-      this.#effects.push({ kind: "answer", operation: asked.operation, outcome });
-    for (const asked of open) {
-      leader.operate({ ...asked, nowMs, epochMs: asked.epochMs + nowMs - asked.nowMs });
-    }
-  }
-
-  #denyPending(more: Unanswered = { handed: [], open: [] }): void {
-    for (const { handed, open } of this.#pending === undefined ? [more] : [this.#pending, more]) {
-      this.#deny(handed, "OUTCOME_UNKNOWN");
-      this.#deny(
-        open.map((asked) => ({ asked })),
-        "NOT_LEADER",
-      );
-    }
-    this.#pending = undefined;
-  }
-
-  #deny(pending: readonly { readonly asked: Asked }[], code: "OUTCOME_UNKNOWN" | "NOT_LEADER"): void {
-    for (const { asked } of pending)
-      this.#effects.push({ kind: "answer", operation: asked.operation, outcome: { code } });
   }
 
   // --- transfers ---------------------------------------------------------------------
@@ -878,7 +828,7 @@ export class Replica {
   #pulled(from: ReplicaId, body: Extract<Body, { kind: "pull" }>, nowMs: number): void {
     const { state } = this;
     this.#leader?.pulledBy(from, nowMs);
-    const present = this.#sourceFor(body.transfer, from);
+    const present = this.#sources.of(body.transfer, from);
     if (present !== undefined) return present.asked(body, nowMs);
     const isAllowed =
       body.claim === null
@@ -887,15 +837,8 @@ export class Replica {
           compareClaims(state.durable.claim, body.claim) === 0 &&
           compareClaims(state.claim, body.claim) === 0;
     if (!isAllowed) return;
-    // One transfer a target: an earlier one is given up by a new question, never a later one by an old question.
-    for (const [transfer, source] of this.#sources) {
-      if (source.to !== from) continue;
-      if (isLaterTransfer(transfer, body.transfer)) return;
-      this.#endSource(transfer);
-    }
-    if (this.#sources.size >= SOURCES_MAX) return;
-    this.#sources.set(
-      body.transfer,
+    if (!this.#sources.makeRoom(body.transfer, from)) return;
+    this.#sources.add(
       new TransferSource({
         pull: body,
         to: from,
@@ -908,16 +851,6 @@ export class Replica {
     );
   }
 
-  #sourceFor(transfer: string, from: ReplicaId): TransferSource | undefined {
-    const source = this.#sources.get(transfer);
-    return source?.to === from ? source : undefined;
-  }
-
-  #endSource(transfer: string): void {
-    this.#sources.get(transfer)?.end();
-    this.#sources.delete(transfer);
-  }
-
   #refuse(to: ReplicaId, ballot: Ballot): void {
     this.#send(to, { kind: "refused", ballot, promised: this.state.promised });
   }
@@ -925,10 +858,4 @@ export class Replica {
   #send(to: ReplicaId, body: Body): void {
     this.#effects.push({ kind: "send", to, body });
   }
-}
-
-/** Of two transfers of one target: by its incarnation, then by the number that it counts up. */
-function isLaterTransfer(a: string, b: string): boolean {
-  const [x, y] = [a, b].map((transfer) => transfer.split(".").slice(-2).map(Number));
-  return x![0] === y![0] ? x![1]! > y![1]! : x![0]! > y![0]!;
 }

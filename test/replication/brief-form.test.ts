@@ -60,6 +60,19 @@ const MESSAGES: readonly ReplicationMessage[] = [
   },
 ];
 
+const LISTS: readonly ReplicationMessage[] = [
+  { node: { kind: "led", list: [] } },
+  {
+    node: {
+      kind: "led",
+      list: [
+        [0, 1],
+        [65_535, 2 ** 40],
+      ],
+    },
+  },
+];
+
 const OPERATIONS: readonly Operation[] = [
   { kind: "get", keys: ["\x00", "\xff".repeat(512)] },
   { kind: "batch", changes: [], conditions: [] },
@@ -103,7 +116,7 @@ function there<T>(write: (writer: BriefWriter) => boolean, read: (reader: BriefR
 }
 
 test("what is written is read", async (t) => {
-  for (const message of MESSAGES) {
+  for (const message of [...MESSAGES, ...LISTS]) {
     t.strictSame(
       there((writer) => writeMessage(writer, message), readMessage),
       message,
@@ -175,7 +188,7 @@ test(`cut short, prolonged or changed bytes are refused or read as something in 
     write(writer);
     forms.push([writer.take(), read]);
   };
-  for (const message of MESSAGES) form((writer) => writeMessage(writer, message), readMessage);
+  for (const message of [...MESSAGES, ...LISTS]) form((writer) => writeMessage(writer, message), readMessage);
   for (const one of OPERATIONS) form((writer) => writeOperation(writer, one), readOperation);
   for (const one of OUTCOMES) form((writer) => writeOutcome(writer, one), readOutcome);
   const isRefused = (given: Uint8Array, read: (reader: BriefReader) => unknown) => {

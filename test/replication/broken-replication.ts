@@ -415,7 +415,7 @@ export const BREAKS: readonly Break[] = [
         `    if (!this.#isSameSource(body.claim)) return this.#fail("the source has moved on");\n    const keys`,
         "    const keys",
       ],
-      [`${R}replica.ts`, "if (isLaterTransfer(transfer, body.transfer)) return;", ""],
+      [`${R}transfer-sources.ts`, "if (isLater(other, transfer)) return false;", ""],
     ],
   },
   {
@@ -439,7 +439,7 @@ export const BREAKS: readonly Break[] = [
     story: "pending",
     edits: [
       [
-        `${R}replica.ts`,
+        `${R}pending-operations.ts`,
         "isSameBallot(old, base.accepted) && seq <= base.seq;",
         "old.round > 0 && seq >= 0;",
       ],
