@@ -5,6 +5,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { UnavailableError, UsageError } from "../errors.ts";
+import { SERVER_NODE_FLAGS } from "./node-flags.ts";
 import { ServerLog } from "./server-log.ts";
 
 const PROGRAM = fileURLToPath(new URL("./orbweaver.js", import.meta.url));
@@ -74,7 +75,8 @@ export class ServerChild {
 
   async #launch(more: readonly string[]): Promise<ServerReady> {
     const startedMs = performance.now();
-    const child = spawn(process.execPath, [PROGRAM, "server", "--json", ...this.#flags, ...more], {
+    const program = [...SERVER_NODE_FLAGS, PROGRAM, "server", "--json"];
+    const child = spawn(process.execPath, [...program, ...this.#flags, ...more], {
       // A group of its own, so that Ctrl-C reaches only us; the channel tells it when we are gone.
       detached: true,
       stdio: ["ignore", "pipe", "pipe", "ipc"],

@@ -66,6 +66,8 @@ export interface LeaderAccess {
 
 const RETRY_MS_MIN = 15;
 const RETRY_MS_MAX = 250;
+/** How often those who wait for a leader look whether one is known by now: they ask nobody. */
+const LOOK_MS = 15;
 /** One silent member must not use up the whole deadline. */
 const OPERATION_ATTEMPT_MS_MAX = 1_500;
 /** Offers and reports wait for others in their turn before they are answered. */
@@ -105,6 +107,9 @@ export class RoutedRegisters implements Registers, LeaderAccess {
   readonly #cache: PartitionCache;
   // Of the ring, one per partition at a time.
   readonly #lookupsUnderWay = new Map<number, Promise<void>>();
+  // Where one call asks around because nobody is believed to lead: the others wait for what it finds.
+  readonly #searched = new Set<number>();
+  readonly #news = new Map<number, Promise<void>>();
   // Of the calls under way: how to end them when this server stops.
   readonly #waiting = new Set<(error: Error) => void>();
   #made = 0;
@@ -227,65 +232,104 @@ export class RoutedRegisters implements Registers, LeaderAccess {
     const refused = new Set<NodeId>();
     let retryMs = RETRY_MS_MIN;
     let last: ClusterError | undefined;
+    let isSearching = false;
     this.#made++;
 
-    for (;;) {
-      if (this.#isStopped) throw stopping();
-      const remainingMs = deadline - performance.now();
-      if (remainingMs <= 0) {
-        throw new UnavailableError(
-          `partition ${partition} did not answer within ${timeoutMs} ms (${last?.message ?? "no leader is known"}); try again, and see \`orbweaver cluster status\``,
-          { cause: last },
-        );
-      }
-      const target = await this.#candidate(partition, refused);
-      let pauseMs = 0;
-      try {
-        if (target === undefined) {
-          pauseMs = retryMs;
-        } else {
-          const answer =
-            target.nodeId === self.nodeId
-              ? await within(ask.here(), remainingMs, partition)
-              : await ask.there(
-                  { nodeId: target.nodeId, address: target.address },
-                  repeatable ? Math.min(remainingMs, ask.attemptMsMax) : remainingMs,
-                );
-          this.#cache.led(partition, target.nodeId);
-          return answer;
+    try {
+      for (;;) {
+        if (this.#isStopped) throw stopping();
+        const remainingMs = deadline - performance.now();
+        if (remainingMs <= 0) {
+          throw new UnavailableError(
+            `partition ${partition} did not answer within ${timeoutMs} ms (${last?.message ?? "no leader is known"}); try again, and see \`orbweaver cluster status\``,
+            { cause: last },
+          );
         }
-      } catch (error) {
-        if (error instanceof NotLeaderError) {
-          this.#redirects++;
-          last = error;
-          this.#isNotLeader(partition, target!.nodeId, refused);
-          const hint = error.leader as NodeId | undefined;
-          if (hint !== undefined && !refused.has(hint) && !ring.isSuspected(hint)) {
-            this.#cache.led(partition, hint);
+        if (!isSearching && refused.size > 0 && !this.#isLeaderBelieved(partition, refused)) {
+          if (this.#searched.has(partition)) {
+            await Promise.race([this.#newsOf(partition), pause(remainingMs)]);
+            refused.clear();
+            continue;
           }
-        } else if (error instanceof BusyError) {
-          // It leads, for all that.
-          last = error;
-          pauseMs = error.retryAfterMs;
-        } else if (error instanceof OutcomeUnknownError || error instanceof UnavailableError) {
-          this.#isNotLeader(partition, target!.nodeId, refused);
-          if (!repeatable) {
-            throw error instanceof OutcomeUnknownError
-              ? error
-              : new OutcomeUnknownError(`partition ${partition}`, { cause: error });
+          this.#searched.add(partition);
+          isSearching = true;
+        }
+        const target = await this.#candidate(partition, refused);
+        let pauseMs = 0;
+        try {
+          if (target === undefined) {
+            pauseMs = retryMs;
+          } else {
+            const answer =
+              target.nodeId === self.nodeId
+                ? await within(ask.here(), remainingMs, partition)
+                : await ask.there(
+                    { nodeId: target.nodeId, address: target.address },
+                    repeatable ? Math.min(remainingMs, ask.attemptMsMax) : remainingMs,
+                  );
+            this.#cache.led(partition, target.nodeId);
+            return answer;
           }
-          last = error;
-        } else {
-          throw error;
+        } catch (error) {
+          if (error instanceof NotLeaderError) {
+            this.#redirects++;
+            last = error;
+            this.#isNotLeader(partition, target!.nodeId, refused);
+            const hint = error.leader as NodeId | undefined;
+            if (hint !== undefined && !refused.has(hint) && !ring.isSuspected(hint)) {
+              this.#cache.led(partition, hint);
+            }
+          } else if (error instanceof BusyError) {
+            // It leads, for all that.
+            last = error;
+            pauseMs = error.retryAfterMs;
+          } else if (error instanceof OutcomeUnknownError || error instanceof UnavailableError) {
+            this.#isNotLeader(partition, target!.nodeId, refused);
+            if (!repeatable) {
+              throw error instanceof OutcomeUnknownError
+                ? error
+                : new OutcomeUnknownError(`partition ${partition}`, { cause: error });
+            }
+            last = error;
+          } else {
+            throw error;
+          }
+        }
+        if (pauseMs > 0) {
+          const jitter = 0.5 + this.#routes.random();
+          const paused = pause(Math.min(pauseMs * jitter, Math.max(1, deadline - performance.now())));
+          await (target === undefined ? Promise.race([paused, this.#newsOf(partition)]) : paused);
+          retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
+          refused.clear();
         }
       }
-      if (pauseMs > 0) {
-        const jitter = 0.5 + this.#routes.random();
-        await pause(Math.min(pauseMs * jitter, Math.max(1, deadline - performance.now())));
-        retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
-        refused.clear();
-      }
+    } finally {
+      if (isSearching) this.#searched.delete(partition);
     }
+  }
+
+  #isLeaderBelieved(partition: number, refused: ReadonlySet<NodeId>): boolean {
+    const { replicas, ring } = this.#routes;
+    if (replicas.leads(partition) !== undefined) return true;
+    return this.#cache.leaders(partition).some((nodeId) => !refused.has(nodeId) && !ring.isSuspected(nodeId));
+  }
+
+  /** Resolves as soon as others are believed to lead the partition than now, or after RETRY_MS_MAX. */
+  #newsOf(partition: number): Promise<void> {
+    const awaited = this.#news.get(partition);
+    if (awaited !== undefined) return awaited;
+    const view = () =>
+      `${this.#routes.replicas.leads(partition) !== undefined} ${this.#cache.leaders(partition).join()}`;
+    const before = view();
+    const look = async () => {
+      for (let waitedMs = 0; waitedMs < RETRY_MS_MAX && view() === before; waitedMs += LOOK_MS) {
+        await pause(LOOK_MS);
+      }
+      this.#news.delete(partition);
+    };
+    const news = look();
+    this.#news.set(partition, news);
+    return news;
   }
 
   #isNotLeader(partition: number, nodeId: NodeId, refused: Set<NodeId>): void {
