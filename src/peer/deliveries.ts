@@ -4,7 +4,7 @@
  */
 import type { z } from "zod";
 import type { Log } from "../log.ts";
-import { messagesSchema } from "./frame.ts";
+import { type Message, messagesOf } from "./frame.ts";
 import type { PeerHandlers, PeerSender, ProcedureMap } from "./transport.ts";
 import { isUnknownKind } from "./wire-error.ts";
 
@@ -30,7 +30,7 @@ export class Deliveries<Messages extends object, Procedures extends ProcedureMap
   }
 
   /** Acts on those of known channels and kinds before it returns. All are checked before the first is acted on. */
-  take(from: PeerSender, messages: z.output<typeof messagesSchema>): void {
+  take(from: PeerSender, messages: readonly Message[]): void {
     for (const { channel, message } of this.#accepted(messages)) {
       this.#handlers.message(from, channel, message);
     }
@@ -38,12 +38,12 @@ export class Deliveries<Messages extends object, Procedures extends ProcedureMap
 
   /** As `take`, of what came in an answer and was not looked at yet. */
   takeAnswered(from: PeerSender, value: unknown): void {
-    const parsed = messagesSchema.safeParse(value);
-    if (parsed.success) this.take(from, parsed.data);
+    const messages = messagesOf(value);
+    if (messages !== undefined) this.take(from, messages);
     else this.counts.malformed++;
   }
 
-  #accepted(messages: z.output<typeof messagesSchema>) {
+  #accepted(messages: readonly Message[]) {
     const accepted: { channel: keyof Messages; message: Messages[keyof Messages] }[] = [];
     for (const [name, raw] of messages) {
       const channel = channelNamed(this.#schemas, name);

@@ -6,7 +6,6 @@
  * malformed, from elsewhere or too much is refused before anything is called.
  */
 import { type AnyTRPCRouter, callTRPCProcedure } from "@trpc/server";
-import type { z } from "zod";
 import {
   BusyError,
   ClusterError,
@@ -21,14 +20,15 @@ import {
   type Answer,
   type Call,
   DELIVER,
-  deliverySchema,
+  type Delivery,
+  deliveryOf,
   EARLIER_MAX,
   FRAME_BYTES_MAX,
   HELLO,
   type Head,
   helloAnswerSchema,
   helloSchema,
-  type messagesSchema,
+  type Message,
   type PeerSelf,
   packAnswer,
   packMessagesAnswer,
@@ -82,7 +82,7 @@ export class Connection {
 /** Where frames of messages end. */
 export interface Delivering {
   /** Acts on them at once. */
-  take(from: PeerSender, messages: z.output<typeof messagesSchema>): void;
+  take(from: PeerSender, messages: readonly Message[]): void;
   /** Calls `act` when this member has heard the answer to its frame `number` to that node, or gives it up. */
   afterFrame(nodeId: string, number: number, act: () => void): void;
   /** Messages for that node, packed, to travel with the answer to its frame `number`. */
@@ -164,9 +164,9 @@ export class RpcServer {
         return;
       }
       if (isNode && calls.length === 1 && calls[0]![0] === DELIVER) {
-        const delivery = deliverySchema.safeParse(calls[0]![1]);
-        if (delivery.success) {
-          this.#deliver(sender, delivery.data, reply);
+        const delivery = deliveryOf(calls[0]![1]);
+        if (delivery !== undefined) {
+          this.#deliver(sender, delivery, reply);
           return;
         }
       }
@@ -182,7 +182,7 @@ export class RpcServer {
    * The short way to the router's `deliver`, which all checks lie before. What the
    * messages give rise to for their sender goes back with the answer.
    */
-  #deliver(from: PeerSender, [number, after, messages]: z.output<typeof deliverySchema>, reply: Reply): void {
+  #deliver(from: PeerSender, [number, after, messages]: Delivery, reply: Reply): void {
     this.#delivering.afterFrame(from.nodeId, after, () => {
       this.#delivering.take(from, messages);
       const given = this.#delivering.takeForAnswer(from.nodeId, number);
