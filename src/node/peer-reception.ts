@@ -87,6 +87,10 @@ export class PeerReception implements PeerHandlers<Messages, Procedures> {
     return answers[procedure](from, input);
   }
 
+  closed(nodeId: string): void {
+    this.#parts?.ring.closed(nodeId);
+  }
+
   refused(nodeId: string): void {
     this.#parts?.ring.refused(nodeId);
   }

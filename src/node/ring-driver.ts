@@ -55,6 +55,7 @@ export class RingDriver extends EventEmitter<RingEvents> {
   #timer: NodeJS.Timeout | undefined;
   #timerDueMs = Number.POSITIVE_INFINITY;
   #tickedMs = performance.now();
+  #isArming = false;
   // The ring counts in this process's running time, records in time since the epoch.
   readonly #epochMs = Date.now() - performance.now();
   readonly #lookups = new Map<number, Waiting<Found>>();
@@ -143,6 +144,12 @@ export class RingDriver extends EventEmitter<RingEvents> {
   heard(nodeId: string, incarnation: number): void {
     if (this.#isStopped || !isNodeId(nodeId)) return;
     this.#perform(this.#ring.heard(nodeId, incarnation, performance.now()));
+  }
+
+  /** The connection to that node ended by itself. */
+  closed(nodeId: string): void {
+    if (this.#isStopped || !isNodeId(nodeId)) return;
+    this.#perform(this.#ring.closed(nodeId, performance.now()));
   }
 
   /** A connection to that node's address was refused. */
@@ -283,25 +290,39 @@ export class RingDriver extends EventEmitter<RingEvents> {
 
   #tick(): void {
     const nowMs = performance.now();
-    this.#tickedMs = nowMs;
     this.#timerDueMs = Number.POSITIVE_INFINITY;
-    this.#perform(this.#ring.tick(nowMs));
-    if (this.#areContactsStale && nowMs >= this.#contactsDueMs) {
-      this.#contactsDueMs = nowMs + CONTACTS_MS;
-      this.#keepContacts();
+    // What was due when the timer was set may have been put off since.
+    if (nowMs >= this.#dueMs()) {
+      this.#tickedMs = nowMs;
+      this.#perform(this.#ring.tick(nowMs));
+      if (this.#areContactsStale && nowMs >= this.#contactsDueMs) {
+        this.#contactsDueMs = nowMs + CONTACTS_MS;
+        this.#keepContacts();
+      }
     }
     this.#arm();
   }
 
-  /** Sets the timer for what is due next. */
-  #arm(): void {
-    if (this.#isStopped) return;
+  /** When the next tick is wanted. */
+  #dueMs(): number {
     const contactsMs = this.#areContactsStale ? this.#contactsDueMs : Number.POSITIVE_INFINITY;
-    const dueMs = Math.max(this.#tickedMs + TICK_MS, Math.min(this.#ring.restUntil(), contactsMs));
-    if (dueMs === this.#timerDueMs) return;
-    this.#timerDueMs = dueMs;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#tick(), Math.max(1, Math.ceil(dueMs - performance.now())));
+    return Math.max(this.#tickedMs + TICK_MS, Math.min(this.#ring.restUntil(), contactsMs));
+  }
+
+  /** Sets the timer for what is due next, once all that happens in this turn has happened. */
+  #arm(): void {
+    if (this.#isArming || this.#isStopped) return;
+    this.#isArming = true;
+    queueMicrotask(() => {
+      this.#isArming = false;
+      if (this.#isStopped) return;
+      const dueMs = this.#dueMs();
+      // One that is too early does no harm, and most of what happens puts things off a little.
+      if (dueMs >= this.#timerDueMs) return;
+      this.#timerDueMs = dueMs;
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#tick(), Math.max(1, Math.ceil(dueMs - performance.now())));
+    });
   }
 
   #keepContacts(): void {

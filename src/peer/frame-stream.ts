@@ -20,16 +20,21 @@ export const FRAMES_PROTOCOL = "orbweaver-frames";
 export class FrameStream {
   readonly #client: Client;
   readonly #idleMsMax: number;
+  readonly #closed: () => void;
   #socket: Duplex | undefined;
   #isConnecting = false;
   #underWay: { readonly sink: Sink; readonly frame: Buffer } | undefined;
   #isClosing = false;
   #reader = new LengthReader(FRAME_BYTES_MAX);
 
-  /** @param client connects to the peer and verifies it; this stream's own. */
-  constructor(client: Client, idleMsMax: number) {
+  /**
+   * @param client connects to the peer and verifies it; this stream's own.
+   * @param closed a connection that stood has ended, and not because it was destroyed or closed here.
+   */
+  constructor(client: Client, idleMsMax: number, closed: () => void) {
     this.#client = client;
     this.#idleMsMax = idleMsMax;
+    this.#closed = closed;
   }
 
   /** As Exchange.post. Not while another frame is under way. */
@@ -75,7 +80,9 @@ export class FrameStream {
     this.#reader = new LengthReader(FRAME_BYTES_MAX);
     const lost = (error: Error) => {
       socket.destroy();
-      if (this.#socket === socket) this.#lost(error);
+      if (this.#socket !== socket) return;
+      this.#lost(error);
+      if (!this.#isClosing) this.#closed();
     };
     socket.on("data", (piece: Buffer) => {
       if (this.#socket !== socket) return;

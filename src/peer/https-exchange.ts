@@ -28,20 +28,26 @@ export interface Credentials {
 export class HttpsExchange implements Exchange {
   readonly #credentials: () => Credentials;
   readonly #verify: (certificate: Buffer) => void;
+  readonly #closed: () => void;
   #address: PeerAddress;
   #frames: FrameStream;
   #calls: Dispatcher;
   #isClosed = false;
 
-  /** @param verify throws when the certificate, whose chain is right, is not the peer's. */
+  /**
+   * @param options.verify throws when the certificate, whose chain is right, is not the peer's.
+   * @param options.closed the connection for frames ended, and not by this side's will.
+   */
   constructor(options: {
     readonly address: PeerAddress;
     readonly credentials: () => Credentials;
     readonly verify: (certificate: Buffer) => void;
+    readonly closed: () => void;
   }) {
     this.#address = options.address;
     this.#credentials = options.credentials;
     this.#verify = options.verify;
+    this.#closed = options.closed;
     this.#frames = this.#newFrames();
     this.#calls = this.#newCalls();
   }
@@ -121,7 +127,7 @@ export class HttpsExchange implements Exchange {
 
   #newFrames(): FrameStream {
     const { origin, options } = this.#connecting();
-    return new FrameStream(new Client(origin, options), CLIENT_KEEP_ALIVE_MS);
+    return new FrameStream(new Client(origin, options), CLIENT_KEEP_ALIVE_MS, this.#closed);
   }
 
   #newCalls(): Dispatcher {

@@ -34,6 +34,7 @@ export async function callJoin(options: {
     address,
     credentials: () => token,
     verify: (certificate) => requireMember(identify(certificate), token.clusterId),
+    closed: () => {}, // No frames travel here.
   });
   const nobody = {
     clusterId: token.clusterId,

@@ -36,6 +36,8 @@ export interface PeerHandlers<Messages extends object, Procedures extends Proced
   ): Promise<Procedures[P]["output"]>;
   /** A connection to this peer was refused: nothing listens there. */
   refused(nodeId: string): void;
+  /** The connection for messages to this peer ended, and not by this side's will. */
+  closed(nodeId: string): void;
 }
 
 export interface Transport<Messages extends object, Procedures extends ProcedureMap> {

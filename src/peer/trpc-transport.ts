@@ -104,6 +104,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
           credentials: () => this.#credentials,
           verify: (certificate) =>
             requireMember(this.#identify(certificate), this.#self.clusterId, peer.nodeId),
+          closed: () => this.#handlers?.closed(peer.nodeId),
         }),
       refused: (nodeId) => this.#handlers?.refused(nodeId),
       stale: options.stale,

@@ -34,6 +34,8 @@ const WATCHED_FEW = 16;
 const WATCHED_MANY_FACTOR = 1.25;
 const PROBERS = 3;
 const REFUSALS_WITHIN_MS = 100;
+/** Who closes connections all the time is not pinged more often for it than this. */
+const CLOSED_AGAIN_MS = 250;
 const UNREACHABLE_MS = 2000;
 const UNREACHABLE_FAILURES = 4;
 /** How long a verdict outlives watching. */
@@ -69,6 +71,7 @@ class Peer {
   toldMs = Number.NEGATIVE_INFINITY;
   load: number | undefined;
   refusedMs = Number.NEGATIVE_INFINITY;
+  closedMs = Number.NEGATIVE_INFINITY;
   isDead = false;
   probing: Probing | undefined;
   readonly roundTrip = new RoundTrip();
@@ -228,6 +231,16 @@ export class FailureDetector {
   renew(member: Member): void {
     const peer = this.#peers.get(member.nodeId);
     if (peer !== undefined) peer.member = member;
+  }
+
+  /** A connection to it ended, as when its process dies: the next tick pings it, to be answered or refused. */
+  closed(nodeId: NodeId, nowMs: number): void {
+    const peer = this.#peers.get(nodeId);
+    if (peer === undefined || !peer.isWatched || peer.isSuspected) return;
+    if (nowMs - peer.closedMs < CLOSED_AGAIN_MS) return;
+    peer.closedMs = nowMs;
+    this.#reset();
+    peer.pingedMs = Number.NEGATIVE_INFINITY;
   }
 
   /**

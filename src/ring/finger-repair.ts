@@ -28,6 +28,8 @@ export class FingerRepair {
   #dueMs = Number.POSITIVE_INFINITY;
   #next = TOP;
   #isFirstRound = true;
+  /** The successor list was the whole ring: no finger is needed before that ends. */
+  #isResting = false;
 
   constructor(self: NodeId, fingers: FingerTable, stabilisation: Stabilisation, routes: FingerRepairRoutes) {
     this.#self = self;
@@ -40,14 +42,16 @@ export class FingerRepair {
     this.#dueMs = nowMs + FINGER_MS_FIRST;
   }
 
+  /** Infinity while the ring is known as a whole: it is soon enough to look with the next ping whether that has ended. */
   get dueMs(): number {
-    return this.#dueMs;
+    return this.#isResting ? Number.POSITIVE_INFINITY : this.#dueMs;
   }
 
   tick(nowMs: number): void {
     if (nowMs < this.#dueMs) return;
     const { last } = this.#stabilisation.successors;
     const { isWhole } = this.#stabilisation;
+    this.#isResting = isWhole;
     const lowest = isWhole || last === undefined ? TOP + 1 : exponentBeyond(this.#self, last.nodeId);
     this.#fingers.dropBelow(lowest);
     this.#dueMs = nowMs + (this.#isFirstRound ? FINGER_MS_FIRST : FINGER_MS);

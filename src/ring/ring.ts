@@ -154,14 +154,17 @@ export class Ring {
     if (!this.#isMember || this.#joining !== undefined || this.#parts.routing.isBusy) {
       return this.#clock.rest(this.#nowMs);
     }
+    const pingMs = this.#parts.detector.dueMs;
     return this.#clock.rest(
       Math.min(
         this.#parts.requests.dueMs,
-        this.#parts.detector.dueMs,
+        pingMs,
         this.#parts.stabilisation.dueMs,
         this.#parts.fingerRepair.dueMs,
-        this.#parts.healing.dueMs,
-        this.#forgetDueMs,
+        // These have time until the next ping, which is never far.
+        pingMs < Number.POSITIVE_INFINITY
+          ? Number.POSITIVE_INFINITY
+          : Math.min(this.#parts.healing.dueMs, this.#forgetDueMs),
       ),
     );
   }
@@ -206,6 +209,13 @@ export class Ring {
     this.#observe(nowMs);
     const known = this.#parts.book.get(nodeId);
     if (known === undefined || incarnation >= known.incarnation) this.#parts.detector.heard(nodeId, nowMs);
+    return this.#taken();
+  }
+
+  /** A connection to this node ended: it may have died. It is pinged at the next tick. */
+  closed(nodeId: NodeId, nowMs: number): RingEffect[] {
+    this.#observe(nowMs);
+    if (this.#isMember) this.#parts.detector.closed(nodeId, nowMs);
     return this.#taken();
   }
 

@@ -56,6 +56,7 @@ export interface Received {
 export class Inbox {
   readonly received: Received[] = [];
   readonly refused: string[] = [];
+  readonly closed: string[] = [];
   readonly #waiting: { done: () => boolean; resolve: () => void }[] = [];
 
   handlers(call?: PeerHandlers<Messages, Procedures>["call"]): PeerHandlers<Messages, Procedures> {
@@ -67,6 +68,10 @@ export class Inbox {
       call: call ?? (async (_from, _procedure, input) => input),
       refused: (nodeId) => {
         this.refused.push(nodeId);
+        this.#wake();
+      },
+      closed: (nodeId) => {
+        this.closed.push(nodeId);
         this.#wake();
       },
     };

@@ -451,3 +451,20 @@ test("a peer that accepts and stays silent is given up after a second, and tried
   t.ok(ms > 900 && ms < 2800, `tried again after ${ms} ms`);
   t.strictSame(a.inbox.refused, [], "silent is not refused");
 });
+
+test("a connection for messages that ends is told; one that this side ends is not", async (t) => {
+  const [a, b, c] = [await member("a"), await member("b"), await member("c")] as const;
+  t.teardown(() => Promise.all([a, b, c].map(({ transport }) => transport.close())));
+  for (const other of [b, c]) {
+    a.transport.send(other.to, "ring", { kind: "ping", n: 1 });
+    await other.inbox.until(() => other.inbox.pings.length === 1);
+  }
+
+  // What it has to say from now on goes to another address: the connection to the one before ends here.
+  a.transport.send({ ...c.to, address: b.address }, "ring", { kind: "ping", n: 2 });
+  await b.transport.close();
+  await a.inbox.until(() => a.inbox.closed.length > 0);
+
+  t.strictSame(a.inbox.closed, [b.to.nodeId]);
+  t.strictSame(b.inbox.closed, []);
+});

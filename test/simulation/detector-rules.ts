@@ -100,6 +100,19 @@ export const DETECTOR_RULES: readonly Rule[] = [
     },
   },
   {
+    rule: "a connection that ends has its other end pinged at once",
+    file: "failure-detector.ts",
+    changes: [["    peer.closedMs = nowMs;\n    this.#reset();\n", "    return;\n"]],
+    schedule: (ringClass, seed) => {
+      const simulator = settled(ringClass, seed, ["1", "4", "6", "8"], 8);
+      simulator.network.isRefusing = true;
+      simulator.crash(at("4"));
+      simulator.run(150);
+      const missing = ["1", "6", "8"].find((name) => !simulator.node(at(name)).ring.isSuspected(at("4")));
+      return missing && `${missing} waits for its turn to ping 4`;
+    },
+  },
+  {
     rule: "a suspected node that speaks is alive again",
     file: "failure-detector.ts",
     changes: [["    peer.isSuspected = false;\n", ""]],

@@ -176,7 +176,19 @@ export class RingSimulator {
     const node = this.node(nodeId);
     node.isUp = false;
     node.diedMs = this.nowMs;
+    if (this.network.isRefusing) this.#closeConnections(nodeId);
     this.onChange?.();
+  }
+
+  /** A system that refuses connections to a dead process has ended those that it had. */
+  #closeConnections(nodeId: NodeId): void {
+    for (const node of this.up) {
+      this.at(this.nowMs + this.network.delayMsMin, () => {
+        if (node.isUp && !this.#isCut(nodeId, node.member.nodeId)) {
+          this.#perform(node, node.ring.closed(nodeId, this.nowMs));
+        }
+      });
+    }
   }
 
   /** With the address book it had, a greater incarnation, and nothing else. */
