@@ -6,6 +6,7 @@
  * the pages in flight.
  */
 import { type ChildProcess, fork } from "node:child_process";
+import { sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UnavailableError } from "../errors.ts";
 import type { Log } from "../log.ts";
@@ -186,12 +187,21 @@ function execArguments(): string[] {
     "--disable-warning=ExperimentalWarning",
     "--permission",
     "--allow-worker",
-    ...["src", "workers", "node_modules"].map((folder) => `--allow-fs-read=${ROOT}${folder}/*`),
+    ...[`${ROOT}src`, `${ROOT}workers`, `${ROOT}node_modules`, packagesFolder()].map(
+      (folder) => `--allow-fs-read=${folder}/*`,
+    ),
     `--allow-fs-read=${ROOT}package.json`,
   ];
   // Runtimes before 25 leave the network out of the permission model, and don't know the flag.
   if (process.allowedNodeEnvironmentFlags.has("--allow-net")) flags.push("--allow-net");
   return flags;
+}
+
+/** Where packages really stand: beside this one when it is installed as one of them, or behind a link. */
+function packagesFolder(): string {
+  const piscina = fileURLToPath(import.meta.resolve("piscina"));
+  const folder = `${sep}node_modules`;
+  return piscina.slice(0, piscina.lastIndexOf(folder + sep) + folder.length);
 }
 
 /** The line of what a dying process wrote that names the error; its stack is for the log. */
