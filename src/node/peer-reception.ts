@@ -88,10 +88,12 @@ export class PeerReception implements PeerHandlers<Messages, Procedures> {
   }
 
   closed(nodeId: string): void {
+    this.#parts?.questions.lost(nodeId);
     this.#parts?.ring.closed(nodeId);
   }
 
   refused(nodeId: string): void {
+    this.#parts?.questions.lost(nodeId);
     this.#parts?.ring.refused(nodeId);
   }
 

@@ -9,7 +9,7 @@ import { PeerAsker } from "./kv-peer.ts";
 const ENTRIES_PER_BATCH = 64;
 const VALUE_BYTES = 256;
 /** Batches under way at once: enough that each server always has some, too few to queue for long. */
-const BATCHES_MAX = 40;
+const BATCHES_MAX = 20;
 const WARM_MS = 3_000;
 const MEASURED_MS = 12_000;
 
