@@ -17,9 +17,11 @@ export interface Sink {
 
 /**
  * `frames` use one connection and go one after the other; `calls` use as many as
- * it takes, up to a bound, and wait for a free one past that.
+ * it takes, up to a bound, and wait for a free one past that. `waits` are calls
+ * that may stay without an answer for long: they have connections of their own, so
+ * that nobody else waits with them.
  */
-export type Lane = "frames" | "calls";
+export type Lane = "frames" | "calls" | "waits";
 
 export interface Exchange {
   /**

@@ -68,7 +68,7 @@ export const helloAnswerSchema = helloSchema.extend({
 export const HELLO = "hello";
 export const DELIVER = "deliver";
 
-const messagesSchema = z.array(z.tuple([z.string().max(32), z.unknown()])).max(MESSAGES_MAX);
+export const messagesSchema = z.array(z.tuple([z.string().max(32), z.unknown()])).max(MESSAGES_MAX);
 const frameNumber = z.int().nonnegative();
 export const deliverySchema = z.tuple([frameNumber, frameNumber, messagesSchema]);
 
@@ -77,7 +77,7 @@ export type Message = [channel: string, message: unknown];
 export type Delivery = z.output<typeof deliverySchema>;
 
 export type Answer = [index: number, failed: 0 | 1, value: unknown];
-const answerSchema = z.tuple([
+export const answerSchema = z.tuple([
   z.int().min(0).max(CALLS_MAX),
   z.union([z.literal(0), z.literal(1)]),
   z.unknown(),
@@ -150,6 +150,14 @@ export function deliveryOf(value: unknown): Delivery | undefined {
   return [number, after, messages];
 }
 
+/** Undefined: not of `answerSchema`. */
+export function answerOf(value: unknown): Answer | undefined {
+  if (!Array.isArray(value) || value.length !== 3) return undefined;
+  const [index, failed, what]: unknown[] = value;
+  if (!isFrameNumber(index) || index > CALLS_MAX || (failed !== 0 && failed !== 1)) return undefined;
+  return [index, failed, what];
+}
+
 function isFrameNumber(value: unknown): value is number {
   return Number.isSafeInteger(value) && Number(value) >= 0;
 }
@@ -178,6 +186,15 @@ export function packAnswer(answer: Answer): Buffer {
 
 const NO_MESSAGES = packAnswer([0, 0, []]);
 const messagesAnswerStart = Buffer.from([0x93, 0, 0]);
+
+/** Whether `body`, a whole response, says from the start with this preamble that there is nothing to say. */
+export function isNoMessages(body: Buffer, preamble: Buffer): boolean {
+  return (
+    body.length === preamble.length + NO_MESSAGES.length &&
+    body.compare(preamble, 0, preamble.length, 0, preamble.length) === 0 &&
+    body.compare(NO_MESSAGES, 0, NO_MESSAGES.length, preamble.length) === 0
+  );
+}
 
 /** The answer to a lone call of `deliver`. @param messages each packed as `[channel, message]`. */
 export function packMessagesAnswer(messages: readonly Buffer[]): Buffer {
@@ -219,7 +236,9 @@ export class AnswerReader {
       const length = bytes.readUInt32BE(at);
       if (length > FRAME_BYTES_MAX) throw new DamagedError("an answer is longer than allowed");
       if (bytes.length - at < 4 + length) return this.#wait(bytes.subarray(at), 4 + length, answers);
-      answers.push(parsed(answerSchema.safeParse(unpack(bytes.subarray(at + 4, at + 4 + length))), "answer"));
+      const answer = answerOf(unpack(bytes.subarray(at + 4, at + 4 + length)));
+      if (answer === undefined) throw new DamagedError("an answer has not the right shape");
+      answers.push(answer);
       at += 4 + length;
     }
     return this.#wait(bytes.subarray(at), 4, answers);

@@ -11,7 +11,7 @@ import type { PeerCertificate } from "./rpc-server.ts";
 import type { PeerAddress } from "./transport.ts";
 
 /** Connections to one peer for calls; each carries one batch of calls at a time. */
-const CONNECTIONS_MAX = 32;
+const CONNECTIONS_MAX = { calls: 32, waits: 256 } as const;
 const CONNECT_TIMEOUT_MS = 3000;
 /** Less than what the server keeps, so that the client is the one to close. */
 export const CLIENT_KEEP_ALIVE_MS = 60_000;
@@ -31,7 +31,7 @@ export class HttpsExchange implements Exchange {
   readonly #closed: () => void;
   #address: PeerAddress;
   #frames: FrameStream;
-  #calls: Dispatcher;
+  readonly #pools: Record<"calls" | "waits", Dispatcher>;
   #isClosed = false;
 
   /**
@@ -49,7 +49,7 @@ export class HttpsExchange implements Exchange {
     this.#verify = options.verify;
     this.#closed = options.closed;
     this.#frames = this.#newFrames();
-    this.#calls = this.#newCalls();
+    this.#pools = { calls: this.#newPool("calls"), waits: this.#newPool("waits") };
   }
 
   post(lane: Lane, body: Buffer, sink: Sink): () => void {
@@ -63,7 +63,7 @@ export class HttpsExchange implements Exchange {
     }
     if (lane === "frames") return this.#frames.post(body, sink);
     const giveUp = new Error("given up");
-    this.#calls.dispatch(
+    this.#pools[lane].dispatch(
       { path: "/rpc", method: "POST", body, headers: { "content-type": "application/x-msgpack" } },
       {
         onRequestStart(started) {
@@ -103,8 +103,8 @@ export class HttpsExchange implements Exchange {
       this.#frames = this.#newFrames();
       before.destroy(error);
     } else {
-      const before = this.#calls;
-      this.#calls = this.#newCalls();
+      const before = this.#pools[lane];
+      this.#pools[lane] = this.#newPool(lane);
       void before.destroy(error);
     }
   }
@@ -113,16 +113,18 @@ export class HttpsExchange implements Exchange {
   renew(): void {
     if (this.#isClosed) return;
     this.#frames.close();
-    void this.#calls.close();
     this.#frames = this.#newFrames();
-    this.#calls = this.#newCalls();
+    for (const lane of ["calls", "waits"] as const) {
+      void this.#pools[lane].close();
+      this.#pools[lane] = this.#newPool(lane);
+    }
   }
 
   close(): void {
     this.#isClosed = true;
     const error = new Error("closed");
     this.#frames.destroy(error);
-    void this.#calls.destroy(error);
+    for (const pool of Object.values(this.#pools)) void pool.destroy(error);
   }
 
   #newFrames(): FrameStream {
@@ -130,9 +132,9 @@ export class HttpsExchange implements Exchange {
     return new FrameStream(new Client(origin, options), CLIENT_KEEP_ALIVE_MS, this.#closed);
   }
 
-  #newCalls(): Dispatcher {
+  #newPool(lane: "calls" | "waits"): Dispatcher {
     const { origin, options } = this.#connecting();
-    return new Pool(origin, { ...options, connections: CONNECTIONS_MAX });
+    return new Pool(origin, { ...options, connections: CONNECTIONS_MAX[lane] });
   }
 
   #connecting(): { readonly origin: string; readonly options: Client.Options } {

@@ -12,7 +12,14 @@ import type { InstanceBook } from "./instance-book.ts";
 import { PeerLines } from "./peer-lines.ts";
 import { createPeerRouter, type PeerSchemas } from "./router.ts";
 import { Connection, RpcServer } from "./rpc-server.ts";
-import type { PeerAddress, PeerHandlers, PeerRef, ProcedureMap, Transport } from "./transport.ts";
+import type {
+  CallOptions,
+  PeerAddress,
+  PeerHandlers,
+  PeerRef,
+  ProcedureMap,
+  Transport,
+} from "./transport.ts";
 
 /** Who listens where, and what happens on the way. */
 export class MemoryNetwork {
@@ -119,7 +126,11 @@ class MemoryExchange implements Exchange {
   readonly #network: MemoryNetwork;
   readonly #self: PeerSelf;
   #peer: PeerRef;
-  readonly #open: Readonly<Record<Lane, Set<() => void>>> = { frames: new Set(), calls: new Set() };
+  readonly #open: Readonly<Record<Lane, Set<() => void>>> = {
+    frames: new Set(),
+    calls: new Set(),
+    waits: new Set(),
+  };
 
   constructor(network: MemoryNetwork, self: PeerSelf, peer: PeerRef) {
     this.#network = network;
@@ -226,7 +237,7 @@ export class MemoryTransport<Messages extends object, Procedures extends Procedu
     to: PeerRef,
     procedure: P,
     input: Procedures[P]["input"],
-    options: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
+    options: CallOptions,
   ): Promise<Procedures[P]["output"]> {
     return this.#lines.call(
       to,

@@ -10,27 +10,30 @@ const MESSAGES_WAITING_MAX = 65_536;
 const BYTES_WAITING_MAX = 64 * 1024 * 1024;
 
 export class Outbox {
-  readonly #deliver: (messages: readonly Buffer[]) => Promise<void>;
-  readonly #pause: () => Promise<void>;
+  readonly #deliver: (messages: readonly Buffer[], over: () => void) => void;
+  readonly #pauseMs: () => number;
   #waiting: Buffer[] = [];
   /** Those before #first have been taken. */
   #first = 0;
   #bytes = 0;
   #isDraining = false;
+  /** The next frame, which waits for the end of this turn. */
+  #turn: NodeJS.Immediate | undefined;
   #isUnderWay = false;
   /** Messages that never left: dropped at a bound, or with a peer that refuses connections. */
   dropped = 0;
 
   /**
-   * @param options.deliver sends one frame; its failure loses these messages, and the next frame is tried.
-   * @param options.pause resolves when a frame may be tried (at once, unless one has just failed).
+   * @param options.deliver sends one frame, and calls `over` once, later, when it is answered or lost with its
+   * messages: the next frame is tried then.
+   * @param options.pauseMs how long no frame may be tried: 0, unless one has just failed.
    */
   constructor(options: {
-    readonly deliver: (messages: readonly Buffer[]) => Promise<void>;
-    readonly pause: () => Promise<void>;
+    readonly deliver: (messages: readonly Buffer[], over: () => void) => void;
+    readonly pauseMs: () => number;
   }) {
     this.#deliver = options.deliver;
-    this.#pause = options.pause;
+    this.#pauseMs = options.pauseMs;
   }
 
   get length(): number {
@@ -52,7 +55,10 @@ export class Outbox {
     if (this.#isDraining) return;
     this.#isDraining = true;
     // After this turn, so that all its messages share the frame.
-    setImmediate(() => void this.#drain());
+    this.#turn = setImmediate(() => {
+      this.#turn = undefined;
+      this.#drain();
+    });
   }
 
   /**
@@ -60,7 +66,14 @@ export class Outbox {
    * Nothing while a frame is under way: what that holds was said before.
    */
   takeForAnswer(): Buffer[] {
-    return this.#isUnderWay ? [] : this.#take(ANSWER_MESSAGES_BYTES_MAX);
+    if (this.#isUnderWay) return [];
+    const taken = this.#take(ANSWER_MESSAGES_BYTES_MAX);
+    if (this.#turn !== undefined && this.length === 0) {
+      clearImmediate(this.#turn);
+      this.#turn = undefined;
+      this.#isDraining = false;
+    }
+    return taken;
   }
 
   /** Drops what waits. */
@@ -71,20 +84,22 @@ export class Outbox {
     this.#bytes = 0;
   }
 
-  async #drain(): Promise<void> {
-    while (this.length > 0) {
-      await this.#pause();
-      const frame = this.#take(ITEM_BYTES_MAX);
-      if (frame.length === 0) break;
-      this.#isUnderWay = true;
-      try {
-        await this.#deliver(frame);
-      } catch {
-        // Lost, as any message may be; the line knows why, and when to try again.
-      }
-      this.#isUnderWay = false;
+  #drain(): void {
+    const pauseMs = this.length === 0 ? 0 : this.#pauseMs();
+    if (pauseMs > 0) {
+      setTimeout(() => this.#drain(), pauseMs).unref();
+      return;
     }
-    this.#isDraining = false;
+    const frame = this.#take(ITEM_BYTES_MAX);
+    if (frame.length === 0) {
+      this.#isDraining = false;
+      return;
+    }
+    this.#isUnderWay = true;
+    this.#deliver(frame, () => {
+      this.#isUnderWay = false;
+      this.#drain();
+    });
   }
 
   #take(bytesMax: number): Buffer[] {

@@ -10,20 +10,23 @@ import { distrustIn } from "./distrust.ts";
 import { type Exchange, isConnectionRefused } from "./exchange.ts";
 import {
   ANSWER_MESSAGES_BYTES_MAX,
+  type Answer,
   AnswerReader,
   EARLIER_MAX,
   HELLO,
   helloAnswerSchema,
+  isNoMessages,
   type PeerSelf,
   packCalls,
   packMessages,
+  packPreamble,
 } from "./frame.ts";
 import type { InstanceBook } from "./instance-book.ts";
 import { pack } from "./msgpack.ts";
 import { Outbox } from "./outbox.ts";
 import { IntroductionWanted, RpcLink, refusalOf } from "./rpc-link.ts";
 import { STATUS_INTRODUCE } from "./rpc-server.ts";
-import type { PeerAddress, PeerRef, PeerSender } from "./transport.ts";
+import type { CallOptions, PeerAddress, PeerRef, PeerSender } from "./transport.ts";
 import { fromWire } from "./wire-error.ts";
 
 /** A frame that is not acknowledged by then is given up, with its connection. */
@@ -32,6 +35,8 @@ const FRAME_TIMEOUT_MS = 1000;
 const ANSWER_BYTES_MAX = ANSWER_MESSAGES_BYTES_MAX + 256 * 1024;
 /** Between attempts to reach a peer that can't be reached. */
 const RETRY_MS = 50;
+
+const NOTHING: Buffer = Buffer.alloc(0);
 
 export class PeerLine {
   readonly nodeId: string;
@@ -44,7 +49,7 @@ export class PeerLine {
   readonly #onStale: (by: string, reason: string) => void;
   readonly #onDistrust: (address: PeerAddress, reason: string) => void;
   readonly #onMessages: (from: PeerSender, messages: unknown) => void;
-  readonly #client: TRPCUntypedClient<AnyTRPCRouter>;
+  readonly #clients: Readonly<Record<"calls" | "waits", TRPCUntypedClient<AnyTRPCRouter>>>;
   #address: PeerAddress;
   /** The start of the peer that has shown itself, while connections hold. */
   #peer: PeerSender | undefined;
@@ -60,6 +65,13 @@ export class PeerLine {
   #afterwards: (() => void)[] = [];
   /** The peer's frame in whose answer it got messages last. */
   #gaveInAnswerTo = 0;
+  #deadline: NodeJS.Timeout | undefined;
+  /** Ends the request that is under way in the lane of frames. */
+  #giveUp: (() => void) | undefined;
+  /** What is to be sent once that has ended. */
+  readonly #queue: (() => void)[] = [];
+  /** How responses of the peer's present start begin. */
+  #preamble = { of: "", bytes: NOTHING };
   /** performance.now() of the last call or message. */
   usedAt = performance.now();
 
@@ -85,15 +97,22 @@ export class PeerLine {
     this.#onStale = options.stale;
     this.#onDistrust = options.distrusted;
     this.#onMessages = options.messages;
-    const link = new RpcLink({
-      exchange: options.exchange,
-      head: options.head,
-      instance: () => this.#peer?.instance,
-      lost: (error) => void this.#lost(error),
-      restarted: () => (this.#peer = undefined),
+    const clientOf = (lane: "calls" | "waits") => {
+      const link = new RpcLink({
+        lane,
+        exchange: options.exchange,
+        head: options.head,
+        instance: () => this.#peer?.instance,
+        lost: (error) => void this.#lost(error),
+        restarted: () => (this.#peer = undefined),
+      });
+      return new TRPCUntypedClient<AnyTRPCRouter>({ links: [link.link()] });
+    };
+    this.#clients = { calls: clientOf("calls"), waits: clientOf("waits") };
+    this.outbox = new Outbox({
+      deliver: (messages, over) => this.#deliver(messages, over),
+      pauseMs: () => this.#pauseMs(),
     });
-    this.#client = new TRPCUntypedClient<AnyTRPCRouter>({ links: [link.link()] });
-    this.outbox = new Outbox({ deliver: (messages) => this.#deliver(messages), pause: () => this.#pause() });
   }
 
   /** Where the peer listens now; connects anew when that changed. */
@@ -105,14 +124,12 @@ export class PeerLine {
     this.#failure = undefined;
     this.#exchange.reconnect("frames", address);
     this.#exchange.reconnect("calls", address);
+    this.#exchange.reconnect("waits", address);
   }
 
   /** As Transport.call, but the output is not parsed yet. */
-  async call(
-    procedure: string,
-    input: unknown,
-    options: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
-  ): Promise<unknown> {
+  async call(procedure: string, input: unknown, options: CallOptions): Promise<unknown> {
+    const client = this.#clients[options.isWait === true ? "waits" : "calls"];
     const deadline = performance.now() + options.timeoutMs;
     for (let attempt = 1; ; attempt++) {
       if (this.#failure !== undefined && performance.now() < this.#failure.retryAt) {
@@ -123,7 +140,7 @@ export class PeerLine {
         await within(this.#introduce(), left, options.signal, `${procedure} was not answered in time`);
       }
       try {
-        return await this.#client.mutation(procedure, input, {
+        return await client.mutation(procedure, input, {
           context: { timeoutMs: Math.max(1, Math.ceil(deadline - performance.now())) },
           ...(options.signal === undefined ? {} : { signal: options.signal }),
         });
@@ -156,41 +173,60 @@ export class PeerLine {
 
   close(): void {
     this.#afterwards = [];
+    clearTimeout(this.#deadline);
+    this.#giveUp = undefined;
+    this.#queue.length = 0;
     this.outbox.clear();
     this.#exchange.close();
   }
 
-  async #deliver(messages: readonly Buffer[]): Promise<void> {
+  #deliver(messages: readonly Buffer[], over: () => void): void {
     const number = ++this.#frames;
     this.#underWay = number;
-    try {
-      await this.#deliverAs(number, messages);
-    } finally {
+    this.#attempt(number, messages, 1, () => {
       this.#underWay = 0;
       for (const act of this.#afterwards.splice(0)) act();
-    }
+      over();
+    });
   }
 
-  async #deliverAs(number: number, messages: readonly Buffer[]): Promise<void> {
-    for (let attempt = 1; ; attempt++) {
-      const peer = this.#peer ?? (await this.#introduce());
-      const frame = packMessages(this.#head(), messages, number, this.#gaveInAnswerTo);
-      const { status, body } = await this.#request(frame);
-      if (status === 200) return this.#answered(peer, body);
-      if (status !== STATUS_INTRODUCE) {
+  /** @param settle called later, once: what could not be delivered is lost, as any message may be. */
+  #attempt(number: number, messages: readonly Buffer[], attempt: number, settle: () => void): void {
+    const peer = this.#peer;
+    if (peer === undefined) {
+      this.#introduce().then(() => this.#attempt(number, messages, attempt, settle), settle);
+      return;
+    }
+    const frame = packMessages(this.#head(), messages, number, this.#gaveInAnswerTo);
+    this.#post(frame, (status, body) => {
+      if (status === STATUS_INTRODUCE) {
+        this.#peer = undefined;
+        if (attempt < 3) {
+          this.#attempt(number, messages, attempt + 1, settle);
+          return;
+        }
+      } else if (status === 200) this.#answered(peer, body);
+      else if (status !== undefined) {
         const error = refusalOf(status, body);
         if (error instanceof StaleDataDirectoryError) this.#onStale(this.nodeId, error.message);
-        throw error;
       }
-      this.#peer = undefined;
-      if (attempt === 3) throw new UnavailableError("a member started again and again meanwhile");
-    }
+      settle();
+    });
   }
 
   /** What the peer gave with its answer comes from it as if it had sent it; an answer of another start gives nothing. */
   #answered(peer: PeerSender, body: Buffer): void {
+    if (this.#preamble.of !== peer.instance) {
+      this.#preamble = { of: peer.instance, bytes: packPreamble(peer.instance) };
+    }
+    if (isNoMessages(body, this.#preamble.bytes)) return;
+    let answer: Answer | undefined;
     const reader = new AnswerReader();
-    const [answer] = reader.read(body);
+    try {
+      [answer] = reader.read(body);
+    } catch {
+      return; // What can't be read gives nothing.
+    }
     if (reader.instance !== peer.instance) {
       this.#peer = undefined;
       return;
@@ -201,10 +237,9 @@ export class PeerLine {
     this.#onMessages(peer, given);
   }
 
-  /** Waits until the peer may be tried again. */
-  async #pause(): Promise<void> {
-    const left = this.#failure === undefined ? 0 : this.#failure.retryAt - performance.now();
-    if (left > 0) await new Promise((resolve) => setTimeout(resolve, left).unref());
+  /** How long until the peer may be tried again. */
+  #pauseMs(): number {
+    return this.#failure === undefined ? 0 : Math.max(0, this.#failure.retryAt - performance.now());
   }
 
   #introduce(): Promise<PeerSender> {
@@ -242,35 +277,69 @@ export class PeerLine {
     return peer;
   }
 
-  /** One request that must be answered within FRAME_TIMEOUT_MS. */
   #request(frame: Buffer): Promise<{ status: number; body: Buffer }> {
     return new Promise((resolve, reject) => {
-      let status = 0;
-      const pieces: Buffer[] = [];
-      let bytes = 0;
-      const timer = setTimeout(() => {
-        abort();
-        const error = new Error(`not answered within ${FRAME_TIMEOUT_MS} ms`);
-        this.#exchange.reconnect("frames", this.#address);
-        reject(this.#lost(error));
-      }, FRAME_TIMEOUT_MS);
-      const abort = this.#exchange.post("frames", frame, {
-        status: (code) => (status = code),
-        data: (piece) => {
-          bytes += piece.length;
-          if (bytes <= ANSWER_BYTES_MAX) pieces.push(piece);
-          else pieces.length = 0;
-        },
-        end: () => {
-          clearTimeout(timer);
-          resolve({ status, body: pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces) });
-        },
-        fail: (error) => {
-          clearTimeout(timer);
-          reject(this.#lost(error));
-        },
+      this.#post(frame, (status, body, failure) => {
+        if (status === undefined) reject(failure);
+        else resolve({ status, body });
       });
     });
+  }
+
+  /**
+   * One request that must be answered within FRAME_TIMEOUT_MS.
+   *
+   * @param settled called later, once; `status` is undefined when there was no answer, for the reason `failure`.
+   */
+  #post(
+    frame: Buffer,
+    settled: (status: number | undefined, body: Buffer, failure?: ClusterError) => void,
+  ): void {
+    if (this.#giveUp !== undefined) {
+      // A call needs a hello while a frame is under way: an answer says not which of two it belongs to.
+      this.#queue.push(() => this.#post(frame, settled));
+      return;
+    }
+    let status = 0;
+    let bytes = 0;
+    const pieces: Buffer[] = [];
+    const giveUp = () => {
+      abort();
+      this.#exchange.reconnect("frames", this.#address);
+      this.#isFree();
+      settled(undefined, NOTHING, this.#lost(new Error(`not answered within ${FRAME_TIMEOUT_MS} ms`)));
+    };
+    const abort = this.#exchange.post("frames", frame, {
+      status: (code) => (status = code),
+      data: (piece) => {
+        bytes += piece.length;
+        if (bytes <= ANSWER_BYTES_MAX) pieces.push(piece);
+        else pieces.length = 0;
+      },
+      end: () => {
+        this.#isFree();
+        settled(status, pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces));
+      },
+      fail: (error) => {
+        this.#isFree();
+        settled(undefined, NOTHING, this.#lost(error));
+      },
+    });
+    this.#giveUp = giveUp;
+    // One timer for the whole line is moved on with each frame, which costs less than one for each.
+    if (this.#deadline === undefined) this.#deadline = setTimeout(() => this.#expire(), FRAME_TIMEOUT_MS);
+    else this.#deadline.refresh();
+  }
+
+  #expire(): void {
+    this.#deadline = undefined;
+    this.#giveUp?.();
+  }
+
+  /** The lane of frames is: whoever waited for it goes first. */
+  #isFree(): void {
+    this.#giveUp = undefined;
+    this.#queue.shift()?.();
   }
 
   /** @returns what callers are told until the peer is tried again. */

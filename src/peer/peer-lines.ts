@@ -8,7 +8,7 @@ import type { InstanceBook } from "./instance-book.ts";
 import { pack } from "./msgpack.ts";
 import { PeerLine } from "./peer-line.ts";
 import type { Delivering } from "./rpc-server.ts";
-import type { PeerAddress, PeerRef, PeerSender } from "./transport.ts";
+import type { CallOptions, PeerAddress, PeerRef, PeerSender } from "./transport.ts";
 
 /** Above this the line that was used longest ago is closed. */
 const LINES_MAX = 1024;
@@ -89,7 +89,7 @@ export class PeerLines<X extends Exchange> {
     procedure: string,
     input: unknown,
     output: z.ZodType<Output>,
-    options: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
+    options: CallOptions,
   ): Promise<Output> {
     if (this.#isClosed) throw new UnavailableError("this server is stopping");
     if (this.#book.isRemoved(to.nodeId)) {

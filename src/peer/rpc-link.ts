@@ -20,8 +20,13 @@ import { pack, unpack } from "./msgpack.ts";
 import { STATUS_INTRODUCE } from "./rpc-server.ts";
 import { fromWire } from "./wire-error.ts";
 
-/** Of one peer, answered or not; the peer answers as many. */
-const CONCURRENT_CALLS_MAX = 1024;
+/** To one peer, without an answer yet; the peer takes as many. */
+const OPEN_CALLS_MAX = { calls: 1024, waits: 2048 } as const;
+/**
+ * Each batch keeps a connection until its last answer. Calls that wait for long are
+ * gathered a little, so that those of 10 s never need more than 200 connections.
+ */
+const GATHERED_MS = 50;
 const OPEN_BYTES_MAX = 64 * 1024 * 1024;
 
 /** The peer wants this node's earlier instances before it acts; nothing was done. */
@@ -40,6 +45,7 @@ interface CallContext extends Record<string, unknown> {
 }
 
 export class RpcLink {
+  readonly #lane: "calls" | "waits";
   readonly #exchange: Exchange;
   readonly #head: () => Buffer;
   readonly #lost: (error: Error) => void;
@@ -53,18 +59,21 @@ export class RpcLink {
   #openBytes = 0;
 
   /**
+   * @param options.lane `waits`: for calls that may stay without an answer for long.
    * @param options.head of every request.
    * @param options.instance the start of the peer that may answer; answers of another are not believed.
    * @param options.lost a connection failed.
    * @param options.restarted another start of the peer answered.
    */
   constructor(options: {
+    readonly lane?: "calls" | "waits";
     readonly exchange: Exchange;
     readonly head: () => Buffer;
     readonly instance: (() => string | undefined) | "any";
     readonly lost: (error: Error) => void;
     readonly restarted: () => void;
   }) {
+    this.#lane = options.lane ?? "calls";
     this.#exchange = options.exchange;
     this.#head = options.head;
     this.#expectedInstance = options.instance;
@@ -120,7 +129,7 @@ export class RpcLink {
       );
       return () => {};
     }
-    if (this.#open >= CONCURRENT_CALLS_MAX) {
+    if (this.#open >= OPEN_CALLS_MAX[this.#lane]) {
       settled(new BusyError("the number of calls to one member at once", 50));
       return () => {};
     }
@@ -152,7 +161,8 @@ export class RpcLink {
     this.#waiting.push(item);
     if (!this.#isScheduled) {
       this.#isScheduled = true;
-      queueMicrotask(() => this.#flush());
+      if (this.#lane === "calls") queueMicrotask(() => this.#flush());
+      else setTimeout(() => this.#flush(), GATHERED_MS);
     }
     return close;
   }
@@ -211,7 +221,7 @@ export class RpcLink {
     };
     for (const item of items) this.#batchOf.set(item, batch);
     const abort = this.#exchange.post(
-      "calls",
+      this.#lane,
       packCalls(
         this.#head(),
         items.map((item) => item.packed),

@@ -44,8 +44,8 @@ import type { PeerContext } from "./router.ts";
 import type { PeerAddress, PeerSender } from "./transport.ts";
 import { expectedError, toWire } from "./wire-error.ts";
 
-/** Of one peer, answered or not. */
-const CONCURRENT_CALLS_MAX = 1024;
+/** Of one peer, without an answer yet: calls, and those that wait for long. */
+const CONCURRENT_CALLS_MAX = 1024 + 2048;
 const NOTED_MAX = 1000;
 
 /** What it remembers of the cluster is not of it any more. */

@@ -40,6 +40,13 @@ export interface PeerHandlers<Messages extends object, Procedures extends Proced
   closed(nodeId: string): void;
 }
 
+export interface CallOptions {
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  /** It is answered when something happens, perhaps much later: other calls are not to wait behind it. */
+  readonly isWait?: boolean | undefined;
+}
+
 export interface Transport<Messages extends object, Procedures extends ProcedureMap> {
   /** What arrives goes to `handlers` from now on. Resolves when the port is bound; returns the bound address. */
   listen(handlers: PeerHandlers<Messages, Procedures>): Promise<PeerAddress>;
@@ -59,7 +66,7 @@ export interface Transport<Messages extends object, Procedures extends Procedure
     to: PeerRef,
     procedure: P,
     input: Procedures[P]["input"],
-    options: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
+    options: CallOptions,
   ): Promise<Procedures[P]["output"]>;
 
   close(): Promise<void>;

@@ -25,7 +25,14 @@ import type { InstanceBook } from "./instance-book.ts";
 import { PeerLines } from "./peer-lines.ts";
 import { createPeerRouter, type PeerContext, type PeerSchemas } from "./router.ts";
 import { Connection, type PeerCertificate, type Reply, RpcServer } from "./rpc-server.ts";
-import type { PeerAddress, PeerHandlers, PeerRef, ProcedureMap, Transport } from "./transport.ts";
+import type {
+  CallOptions,
+  PeerAddress,
+  PeerHandlers,
+  PeerRef,
+  ProcedureMap,
+  Transport,
+} from "./transport.ts";
 
 /** A server that has not joined has little to say. */
 const JOIN_FRAME_BYTES_MAX = 64 * 1024;
@@ -207,7 +214,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
     to: PeerRef,
     procedure: P,
     input: Procedures[P]["input"],
-    options: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
+    options: CallOptions,
   ): Promise<Procedures[P]["output"]> {
     return this.#lines.call(
       to,

@@ -1,10 +1,23 @@
+import assert from "node:assert/strict";
 import fc from "fast-check";
 import { test } from "tap";
+import type { z } from "zod";
 import { DamagedError } from "../../src/errors.ts";
-import { AnswerReader, packAnswer, packPreamble } from "../../src/peer/frame.ts";
+import {
+  AnswerReader,
+  answerOf,
+  answerSchema,
+  deliveryOf,
+  deliverySchema,
+  messagesOf,
+  messagesSchema,
+  packAnswer,
+  packPreamble,
+} from "../../src/peer/frame.ts";
 import { InstanceBook } from "../../src/peer/instance-book.ts";
 import { pack, unpack } from "../../src/peer/msgpack.ts";
 import { Outbox } from "../../src/peer/outbox.ts";
+import { randomFrom } from "../simulation/random.ts";
 
 const SEED = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
 
@@ -150,22 +163,20 @@ test("a start is current, or stale when it doesn't list the one seen last", asyn
 
 test("an outbox keeps the newest: past 64 MiB or 65,536 messages the oldest are dropped", async (t) => {
   const frames: Buffer[][] = [];
-  let release = () => {};
-  const held = new Promise<void>((resolve) => (release = resolve));
   let isEmpty = () => {};
   const emptied = new Promise<void>((resolve) => (isEmpty = resolve));
   const outbox = new Outbox({
-    pause: () => held,
-    deliver: async (messages) => {
+    pauseMs: () => 0,
+    deliver: (messages, over) => {
       frames.push([...messages]);
       if (outbox.length === 0) isEmpty();
+      setImmediate(over);
     },
   });
 
   for (let n = 0; n < 70_000; n++) outbox.add(Buffer.from([n >> 16, n >> 8, n]));
   t.equal(outbox.length, 65_536);
   t.equal(outbox.dropped, 4464);
-  release();
   await emptied;
 
   t.strictSame(frames[0]?.[0], Buffer.from([0, 4464 >> 8, 4464 & 255]));
@@ -179,4 +190,98 @@ test("an outbox keeps the newest: past 64 MiB or 65,536 messages the oldest are 
   t.equal(outbox.length, 16, "one that no frame can hold");
   outbox.clear();
   t.equal(outbox.length, 0);
+});
+
+test("an outbox sends one frame at a time, none in a pause, and none for what an answer has taken along", async (t) => {
+  const frames: { readonly bytes: number[]; readonly over: () => void }[] = [];
+  let pauses = 1;
+  let isSent = () => {};
+  const outbox = new Outbox({
+    pauseMs: () => (pauses-- > 0 ? 1 : 0),
+    deliver: (messages, over) => {
+      frames.push({ bytes: messages.map(([byte]) => byte!), over });
+      isSent();
+    },
+  });
+  const sent = () => new Promise<void>((resolve) => (isSent = resolve));
+  const add = (byte: number) => outbox.add(Buffer.from([byte]));
+
+  add(1);
+  t.strictSame(outbox.takeForAnswer(), [Buffer.from([1])]);
+  await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+  t.strictSame(frames, [], "nothing was left to send");
+  add(2);
+  add(3);
+  t.equal(outbox.takeForAnswer().length, 2);
+  add(4);
+  // A timer of its own does not keep the process: this one does.
+  const awake = setInterval(() => {}, 1000);
+  await sent();
+  clearInterval(awake);
+  t.equal(pauses, -1, "it waited once, then tried");
+  add(5);
+  t.strictSame(outbox.takeForAnswer(), [], "a frame is under way");
+  const second = sent();
+  frames[0]!.over();
+  await second;
+  t.strictSame(
+    frames.map(({ bytes }) => bytes),
+    [[4], [5]],
+  );
+});
+
+test(`what frames hold is accepted by hand as by its schema (SEED=${SEED})`, async (t) => {
+  const random = randomFrom(SEED);
+  const pick = <T>(...values: readonly T[]): T => values[Math.floor(random() * values.length)]!;
+  const name = () =>
+    pick<unknown>("ring", "", "x".repeat(32), "x".repeat(33), "é".repeat(32), 7, null, undefined);
+  const number = () =>
+    pick<unknown>(
+      0,
+      1,
+      256,
+      257,
+      -1,
+      0.5,
+      Number.NaN,
+      2 ** 53 - 1,
+      2 ** 53,
+      5n,
+      "1",
+      null,
+      undefined,
+      -0,
+      true,
+    );
+  const odd = () => pick<unknown>([], {}, null, undefined, "text", 3, new Uint8Array(2), { length: 2 });
+  const pair = () => {
+    const whole: unknown[] = [name(), pick<unknown>(1, null, undefined, { a: 1 })];
+    return pick<unknown>(whole, whole, whole, whole, whole.slice(0, 1), [...whole, 1], odd());
+  };
+  const right: readonly unknown[] = ["ring", 1];
+  const pairs = () =>
+    pick<unknown>(
+      [right, right],
+      Array.from({ length: Math.floor(random() * 4) }, pair),
+      Array.from({ length: pick(8192, 8193) }, () => right),
+      odd(),
+    );
+  const cut = (whole: unknown[]) =>
+    pick<unknown>(whole, whole, whole, whole.slice(0, -1), [...whole, 0], odd());
+  const compared = { accepted: 0, refused: 0 };
+  const compare = (value: unknown, schema: z.ZodType, byHand: (value: unknown) => unknown) => {
+    const parsed = schema.safeParse(value);
+    const taken = byHand(value);
+    compared[parsed.success ? "accepted" : "refused"]++;
+    if (parsed.success) assert.deepEqual(taken, parsed.data);
+    else assert.equal(taken, undefined);
+  };
+
+  for (let i = 0; i < 4000; i++) {
+    compare(pairs(), messagesSchema, messagesOf);
+    compare(cut([number(), number(), pairs()]), deliverySchema, deliveryOf);
+    compare(cut([number(), pick<unknown>(0, 1, number()), odd()]), answerSchema, answerOf);
+  }
+
+  t.ok(compared.accepted > 500 && compared.refused > 500, JSON.stringify(compared));
 });
