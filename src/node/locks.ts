@@ -66,6 +66,8 @@ export class Locks {
         : this.#layout.requestId(user, ["lock", name, repeatKey]);
     const ticket = randomBytes(9).toString("base64url");
     const deadlineMs = performance.now() + waitMs;
+    // Taken at once, most often; only who has to wait goes to where one waits.
+    let sliceMsMax = 0;
     const leave = (): void => {
       // A repeat elsewhere may be waiting, or hold it, under the same owner.
       const kind = repeatKey === undefined ? "release" : "leave";
@@ -78,7 +80,7 @@ export class Locks {
       for (;;) {
         if (signal.aborted) throw gone();
         const leftMs = Math.max(0, Math.ceil(deadlineMs - performance.now()));
-        const sliceMs = Math.min(leftMs, SLICE_MS);
+        const sliceMs = Math.min(leftMs, sliceMsMax);
         const reply = await this.#ask(
           { kind: "acquire", user, name, owner, ticket, ttlMs, waitMs: sliceMs },
           sliceMs,
@@ -89,6 +91,7 @@ export class Locks {
           throw gone();
         }
         if (leftMs <= sliceMs) throw new LockHeldError(name, publicLease(reply));
+        sliceMsMax = SLICE_MS;
       }
     } finally {
       signal.removeEventListener("abort", leave);

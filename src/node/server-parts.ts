@@ -149,7 +149,8 @@ export async function setUpParts(
     log,
     send: (to, bytes) => transport.send(to, "brief", bytes),
     operate: (partition, operation) => replicas.operate(partition, operation),
-    call: (to, question, timeoutMs) => transport.call(to, "operate", question, { timeoutMs }),
+    call: (to, question, timeoutMs) =>
+      transport.call(to, "operate", question, { timeoutMs, isWait: question.operation.kind === "watch" }),
   });
   const registers: RoutedRegisters = new RoutedRegisters({
     self,
@@ -172,7 +173,11 @@ export async function setUpParts(
     layout,
     leaders: registers,
     here: (request) => lockKeeper.request(request),
-    there: (to, request, timeoutMs) => transport.call(to, "lock", request, { timeoutMs }),
+    there: (to, request, timeoutMs) =>
+      transport.call(to, "lock", request, {
+        timeoutMs,
+        isWait: request.kind === "acquire" && request.waitMs > 0,
+      }),
     timeoutMs: settings.requestTimeoutMs,
   });
   const entries = new ClusterEntries(registers, layout);

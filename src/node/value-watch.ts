@@ -39,7 +39,7 @@ const EXPIRED_MAX = 256;
 const EXPIRED_MS = 5;
 const NAME_BYTES = 16;
 /** Questions under way, over all watches of this server. */
-const QUESTIONS_MAX = 16_384;
+const QUESTIONS_MAX = 4_096;
 
 interface Place {
   readonly partition: number;

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { type Test, test } from "tap";
 import { request } from "undici";
 import { LockHeldError, LockLostError } from "../../src/errors.ts";
-import { type Client, type ClientOptions, createClient } from "../../src/sdk/client.ts";
+import { type Client, type ClientOptions, createClient, type Lock } from "../../src/sdk/client.ts";
 import { createGround, type Ground, PASSWORD, RestCaller } from "./edge-ground.ts";
 import { FlakyLine } from "./flaky-line.ts";
 
@@ -42,6 +42,10 @@ async function setUp(t: Test): Promise<Setting> {
       return one;
     },
   };
+}
+
+async function lost({ signal }: Lock): Promise<void> {
+  if (!signal.aborted) await once(signal, "abort");
 }
 
 test("a lock over REST: taken, refused with who and when, renewed, released", async (t) => {
@@ -140,14 +144,13 @@ test("the SDK waits, holds by renewing, and releases", async (t) => {
   const { client, ground } = await setUp(t);
   const [one, two] = [client(), client()];
 
-  const lock = await one.locks.acquire("a", { ttlMs: 150 });
+  const lock = await one.locks.acquire("a", { ttlMs: 1_200 });
   const firstEnd = lock.expiresAt;
   await t.rejects(two.locks.acquire("a"), LockHeldError);
   const waiting = two.locks.acquire("a", { ttlMs: 60_000, waitMs: Infinity });
   while (ground.lockKeeper.waiting === 0) await new Promise(setImmediate);
-  // Several leases long.
-  while (Date.parse(lock.expiresAt) < Date.parse(firstEnd) + 400)
-    await new Promise((next) => setTimeout(next, 5));
+  // Longer than the lease was.
+  while (Date.now() < Date.parse(firstEnd) + 200) await new Promise((next) => setTimeout(next, 20));
   t.equal(lock.signal.aborted, false);
   await lock.release();
   await lock.release();
@@ -172,7 +175,7 @@ test("a holder hears of its loss: by an answer, or when no answer can be had unt
   const { nowMs } = ground.registers;
   // As for a leader whose clock is ahead.
   ground.registers.nowMs = () => Date.now() + 1_000;
-  await once(taken.signal, "abort");
+  await lost(taken);
   t.match(taken.signal.reason, LockLostError);
   ground.registers.nowMs = nowMs;
   await cut.release();
@@ -180,10 +183,10 @@ test("a holder hears of its loss: by an answer, or when no answer can be had unt
   const lonely = await one.locks.acquire("lonely", { ttlMs: 300 });
   const endsMs = Date.parse(lonely.expiresAt);
   ground.registers.isDown = true;
-  await once(lonely.signal, "abort");
+  await lost(lonely);
 
   t.match(lonely.signal.reason, { code: "LOCK_LOST" });
-  t.ok(Date.now() >= endsMs - 300 && Date.now() < endsMs + 1_000, "about when it ends, not before");
+  t.ok(Date.now() >= endsMs - 300 && Date.now() < endsMs + 5_000, "about when it ends, not before");
   ground.registers.isDown = false;
   await t.resolves(lonely.release());
 });
