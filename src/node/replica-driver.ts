@@ -120,6 +120,8 @@ interface Held {
   isFlushWanted: boolean;
   /** As it was when last looked at. */
   config: Replica["config"] | undefined;
+  /** Of the ballot that it leads or stands for, as when last looked at. */
+  standingRound: number | undefined;
   /** Its memory is in doubt; a leader that invites another in its place ends that. */
   isDamaged: boolean;
 }
@@ -171,8 +173,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #isDraining = false;
   #isStopped = false;
   #isLedStale = false;
-  /** As `#ownLed` gave it last. */
-  #ledList: [partition: number, round: number][] = [];
+  /** As `#ownLed` gives it; undefined: a replica stands under another ballot since it was asked for. */
+  #ledList: [partition: number, round: number][] | undefined;
 
   constructor(options: {
     self: Member;
@@ -328,7 +330,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   /** Digest of what is led here, for the pings to `peer`. */
   ledDigest(_peer: NodeId): Uint8Array {
-    if (!this.#isLedKnown()) this.#ledList = this.#ownLed();
+    this.#ledList ??= this.#ownLed();
     return this.#led.digestOf(this.#ledList);
   }
 
@@ -582,9 +584,11 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       comparisons: new Map(),
       isFlushWanted: false,
       config: undefined,
+      standingRound: undefined,
       isDamaged: false,
     };
     this.#replicas.set(partition, held);
+    this.#ledList = undefined;
     return held;
   }
 
@@ -682,6 +686,11 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     if (config !== held.config) {
       held.config = config;
       this.#groupsChanged();
+    }
+    const round = held.replica.standingBallot?.round;
+    if (round !== held.standingRound) {
+      held.standingRound = round;
+      this.#ledList = undefined;
     }
   }
 
@@ -989,17 +998,6 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   // --- who leads what --------------------------------------------------------------
 
   /** Whether the list made last still holds: asked with each ping, and nearly always true. */
-  #isLedKnown(): boolean {
-    let at = 0;
-    for (const { partition, replica } of this.#replicas.values()) {
-      const round = replica.standingBallot?.round;
-      if (round === undefined) continue;
-      const known = this.#ledList[at++];
-      if (known === undefined || known[0] !== partition || known[1] !== round) return false;
-    }
-    return at === this.#ledList.length;
-  }
-
   #ownLed(): [partition: number, round: number][] {
     const list: [number, number][] = [];
     for (const { partition, replica } of this.#replicas.values()) {
