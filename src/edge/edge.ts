@@ -109,9 +109,7 @@ function createApp(ground: CallGround, log: Log, stopping: AbortSignal): Koa<Req
   app.use(openPaths(ground.backend));
   app.use(bounded(new EdgeLoad()));
   app.use(publicCalls());
-  const router = restRouter(routes);
-  app.use(router.routes());
-  app.use(router.allowedMethods());
+  app.use(restRouter(routes));
   return app;
 }
 

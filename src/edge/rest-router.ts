@@ -18,7 +18,28 @@ export interface RequestState {
 /** A client that takes nothing for this long is cut off: six heartbeats. */
 const STALLED_MS_MAX = 60_000;
 
-export function restRouter(routes: readonly Route[]): Router<RequestState> {
+/** A router for each noun (`/v1/kv/…`): one for all would try every route's pattern on every request. */
+export function restRouter(routes: readonly Route[]): Middleware<RequestState> {
+  const routers = new Map<string, Middleware<RequestState>>();
+  for (const [noun, own] of Map.groupBy(routes, ({ path }) => nounOf(path))) {
+    const router = routerOf(own);
+    const routed = router.routes();
+    const otherMethods = router.allowedMethods();
+    routers.set(noun, (ctx, next) => {
+      // What its type demands of a context the router itself adds.
+      const routable = ctx as Parameters<typeof routed>[0];
+      return routed(routable, () => otherMethods(routable, next));
+    });
+  }
+  return (ctx, next) => routers.get(nounOf(ctx.path))?.(ctx, next) ?? next();
+}
+
+/** `/v1/noun`, as patterns compare it: in whatever case. */
+function nounOf(path: string): string {
+  return path.split("/", 3).join("/").toLowerCase();
+}
+
+function routerOf(routes: readonly Route[]): Router<RequestState> {
   const router = new Router<RequestState>();
   for (const route of routes) {
     const steps = [permission(route), body(route), answer(route)];
