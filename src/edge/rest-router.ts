@@ -27,7 +27,7 @@ export function restRouter(routes: readonly Route[]): Middleware<RequestState> {
     const otherMethods = router.allowedMethods();
     routers.set(noun, (ctx, next) => {
       // What its type demands of a context the router itself adds.
-      const routable = ctx as Parameters<typeof routed>[0];
+      const routable = ctx as Parameters<typeof routed>[0] & Parameters<typeof otherMethods>[0];
       return routed(routable, () => otherMethods(routable, next));
     });
   }
