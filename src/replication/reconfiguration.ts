@@ -53,7 +53,10 @@ export function nextStep(group: {
       const nodeId = missing.find((id) => !group.learning.includes(id));
       if (isNeeded && nodeId !== undefined) return { kind: "learn", nodeId };
     } else {
-      if (lost.length > 0) return { kind: "remove", replicaId: lost[0]! };
+      const [first] = lost;
+      // Of two that are away one substitute replaces one: the other keeps its place while that costs no majority.
+      const isCostly = room <= 0 || majorityOf(members.length + 1) > majorityOf(members.length);
+      if (first !== undefined && (gone.has(first) || isCostly)) return { kind: "remove", replicaId: first };
       if (room > 0) return { kind: "add", replicaId: substitute };
       // One above the factor for the time of the exchange.
       if (room === 0 && unwished.some((m) => !isAway(m, group)))

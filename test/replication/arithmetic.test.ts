@@ -81,6 +81,39 @@ test("a group comes nearer to the wish one step at a time", (t) => {
       { kind: "remove", replicaId: "c/1" },
     ],
     [
+      "of two dead ones a substitute replaces one",
+      {
+        members: ["a/1", "b/1", "c/1", "d/1", "e/1"],
+        wish: ["a", "b", "c", "f"],
+        level: ["a/1", "b/1", "c/1", "f/1"],
+        lost: ["d", "e"],
+        replicationFactor: 5,
+      },
+      { kind: "remove", replicaId: "d/1" },
+    ],
+    [
+      "the other keeps its place: the group does not shrink",
+      {
+        members: ["a/1", "b/1", "c/1", "e/1"],
+        wish: ["a", "b", "c", "f"],
+        level: ["a/1", "b/1", "c/1", "f/1"],
+        lost: ["e"],
+        replicationFactor: 5,
+      },
+      { kind: "add", replicaId: "f/1" },
+    ],
+    [
+      "a dead one that would cost a majority goes, also where there is room",
+      {
+        members: ["a/1", "b/1", "c/1"],
+        wish: ["a", "b", "d"],
+        level: ["a/1", "b/1", "d/1"],
+        lost: ["c"],
+        replicationFactor: 5,
+      },
+      { kind: "remove", replicaId: "c/1" },
+    ],
+    [
       "a dead one stays while nobody is there for it",
       { members: ["a/1", "b/1", "c/1"], wish: ["a", "b"], level: ["a/1", "b/1"], lost: ["c"] },
       undefined,

@@ -41,9 +41,7 @@ export async function oneEmptied(t: Test, ground: Ground): Promise<void> {
   const asker = client(one, three, four);
   const wholeMs = await until("groups have five members again", GROUPS_MS_MAX, async () => {
     const groups = await asker.cluster.partitions();
-    const isWhole = groups.every(
-      ({ members }) => members.length === 5 && members.includes(two.nodeId) && !members.includes(lostId),
-    );
+    const isWhole = groups.every(({ members }) => members.length === 5 && members.includes(two.nodeId));
     return isWhole && performance.now() - joinedMs;
   });
   const answersWhole = load.answers;
@@ -55,6 +53,15 @@ export async function oneEmptied(t: Test, ground: Ground): Promise<void> {
   await untilLevel(t, ground, load, performance.now(), [one, two, three, four]);
   await nothingLost(t, ground, load, [one, two, three, four]);
   await five.restart();
+  const returnedMs = performance.now();
+  const goneMs = await until("the lost one is replaced everywhere", GROUPS_MS_MAX, async () => {
+    const groups = await asker.cluster.partitions();
+    return (
+      groups.every(({ members }) => members.length === 5 && !members.includes(lostId)) &&
+      performance.now() - returnedMs
+    );
+  });
+  t.comment(`no group names the lost one any more ${inSeconds(goneMs)} after the other had come back`);
   await untilLevel(t, ground, load, performance.now());
 }
 
