@@ -407,18 +407,6 @@ export const BREAKS: readonly Break[] = [
     ],
   },
   {
-    name: "what is fetched may be of another state than what was listed",
-    story: "transfers",
-    edits: [
-      [
-        `${R}transfer-target.ts`,
-        `    if (!this.#isSameSource(body.claim)) return this.#fail("the source has moved on");\n    const keys`,
-        "    const keys",
-      ],
-      [`${R}transfer-sources.ts`, "if (isLater(other, transfer)) return false;", ""],
-    ],
-  },
-  {
     name: "a transfer's id is used again",
     story: "transfers",
     edits: [

@@ -1,5 +1,6 @@
 /** What a group does about a refused leader, a memory that differs, a lost majority, and a wrong message. */
 import { test } from "tap";
+import type { Body } from "../../src/replication/message.ts";
 import type { Survivor } from "../../src/replication/recovery.ts";
 import { planRecovery } from "../../src/replication/recovery.ts";
 import type { Operation } from "../../src/replication/register.ts";
@@ -274,6 +275,40 @@ test("answers that wait count as pending, too", (t) => {
   group.isLost = ({ body }) => body?.kind === "confirm";
   const numbers = Array.from({ length: 6 }, () => group.ask(leader, read));
   t.equal(numbers.filter((number) => group.answers.has(number)).length, 2);
+  t.end();
+});
+
+test("what a transfer fetches is of the state that was listed, or it is begun anew", (t) => {
+  const group = new CalmGroup(3, { windowBatches: 4 });
+  const { leader } = group;
+  const [first] = others(group) as [SimulatedNode];
+  group.isLost = ({ to }) => to === first.nodeId;
+  for (let i = 0; i < 10; i++) group.write(`k${i}`, "old");
+  let pull: Body | undefined;
+  let fetches = 0;
+  group.isLost = ({ from, body }) => {
+    if (from !== first.nodeId || body === undefined) return false;
+    if (body.kind === "pull") pull ??= body;
+    if (body.kind !== "fetch" || fetches++ > 0 || pull === undefined) return false;
+    // Before the first question after the list is answered, an end and the question that opened it come once more.
+    const { transfer } = body;
+    const opened = pull;
+    group.after(leader, 0, () => {
+      group.ask(leader, put("k3", "new"));
+      group.after(leader, 5, () => {
+        leader.within(() =>
+          leader.replica?.step(first.replica!.id, { kind: "end", transfer }, leader.nowMs()),
+        );
+        leader.within(() => leader.replica?.step(first.replica!.id, opened, leader.nowMs()));
+      });
+    });
+    return true;
+  };
+  group.run(3000);
+  t.ok(fetches > 1);
+  t.same(group.complaints, [], "nothing was taken for what it is not");
+  t.equal(first.replica?.state.seq, leader.replica?.state.seq);
+  t.same(first.replica?.state.root, leader.replica?.state.root);
   t.end();
 });
 
