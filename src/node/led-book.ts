@@ -4,6 +4,12 @@
  *
  * Pings carry a digest; the list itself travels when it changes, and again when a
  * digest shows that one was missed.
+ *
+ * How often that is matters little. What stands here does not age: followers look
+ * for another leader when a list gets shorter or its server is dead, never because
+ * nothing was said for a while. So a digest only mends what was lost on its way: a
+ * lost list is there one ping (400 ms at rest) and one question later, and until then
+ * an election begins later than it could, or one begins that ballots decide.
  */
 import { hash } from "node:crypto";
 import type { NodeId } from "../ring/identifier.ts";

@@ -462,7 +462,8 @@ export class ReplicationSimulator implements NodeWorld {
   }
 
   #ping(node: SimulatedNode): void {
-    this.#at(this.#nowMs + 200 + this.random() * 100, node, () => {
+    // As seldom as servers at rest do: each change is told at once besides, and that may be lost.
+    this.#at(this.#nowMs + 350 + this.random() * 100, node, () => {
       node.tellLed();
       this.#ping(node);
     });
