@@ -13,6 +13,8 @@ export interface Break {
   readonly name: string;
   /** Which story finds it; left out: what seeds invent. */
   readonly story?: string;
+  /** Tried first: it has noticed the break before. What changes in the code may give a seed another life. */
+  readonly seed?: number;
   /** Path from the root of the repository, text that stands there once, and what stands there instead. */
   readonly edits: readonly (readonly [file: string, text: string, instead: string])[];
 }
@@ -83,6 +85,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a batch counts as committed with one answer too few",
+    seed: 10,
     edits: [
       [
         `${R}quorum.ts`,
@@ -93,10 +96,12 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "the leader counts itself before its own batch is durable",
+    seed: 11,
     edits: [[`${R}leader.ts`, "const { claim } = this.#state.durable;", "const { claim } = this.#state;"]],
   },
   {
     name: "reads are not confirmed",
+    seed: 15,
     story: "reads",
     edits: [
       [
@@ -113,6 +118,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "the answer to an older append confirms",
+    seed: 12,
     story: "reads",
     edits: [
       [
@@ -124,6 +130,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a failed compare-and-set is not confirmed",
+    seed: 24,
     story: "reads",
     edits: [
       [
@@ -156,6 +163,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a memory that was given up returns under its old id",
+    seed: 15,
     story: "members",
     edits: [
       [
@@ -167,6 +175,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "the best state is chosen without regard to its batch",
+    seed: 18,
     edits: [
       [
         `${R}candidate.ts`,
@@ -177,6 +186,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "the best state is chosen without regard to its ballot",
+    seed: 8,
     edits: [
       [
         `${R}candidate.ts`,
@@ -214,6 +224,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a config is in force only once it is committed",
+    seed: 5,
     story: "configs",
     edits: [
       [
@@ -267,6 +278,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "NOT_LEADER is told of a batch that is on the own disk",
+    seed: 14,
     edits: [[`${R}operations.ts`, "const seqMax = this.#state.seq;", "const seqMax = this.#committed;"]],
   },
   {
@@ -281,6 +293,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "absence by expiry is told without a batch",
+    seed: 125,
     story: "wrong clocks",
     edits: [
       [
@@ -339,6 +352,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a batch is taken onto a state that is not of its ballot",
+    seed: 27,
     story: "elections",
     edits: [
       [
@@ -387,6 +401,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a transfer lowers what is promised",
+    seed: 86,
     story: "transfers",
     edits: [
       [
@@ -424,6 +439,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "what was pending under a refused ballot is answered though the next base lacks it",
+    seed: 25,
     story: "pending",
     edits: [
       [
@@ -446,6 +462,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a watch that has told leaves out the rest of what is committed",
+    seed: 7,
     edits: [
       [
         `${R}watch-list.ts`,
@@ -481,6 +498,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a leader serves before a majority is level",
+    seed: 5,
     story: "elections",
     edits: [
       [

@@ -10,7 +10,7 @@ import { STORIES, type Story } from "../simulation/replication-story.ts";
 import { BREAKS } from "./broken-replication.ts";
 
 const first = Number(process.env.SEED ?? Math.floor(Math.random() * 1e9));
-const SHARE_MS = 6_000;
+const SHARE_MS = 4_000;
 /** Nearly all take less than twenty: schedules lead to where the rule matters. */
 const BREAK_SEEDS_MAX = 200;
 

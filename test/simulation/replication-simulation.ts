@@ -145,15 +145,16 @@ function runBroken(
   return new Broken(seed, story === undefined ? {} : { story }).run();
 }
 
-/** The first seed that notices the break. */
+/** A seed that notices the break: the one known to, else the first from `seed` on. */
 export async function findBreak(
   broken: Break,
   seed: number,
   seeds: number,
 ): Promise<SimulationResult | undefined> {
   const Broken = await loadBroken(broken);
-  for (let i = 0; i < seeds; i++) {
-    const result = runBroken(Broken, broken, seed + i);
+  const known = broken.seed === undefined ? [] : [broken.seed];
+  for (const one of [...known, ...Array.from({ length: seeds }, (_, i) => seed + i)]) {
+    const result = runBroken(Broken, broken, one);
     if (result.problems.length > 0) return result;
   }
   return undefined;
