@@ -195,6 +195,8 @@ export class RunningServer {
     const parts = this.#parts;
     const problem = parts?.care.problem;
     if (problem !== undefined) reasons.push(problem);
+    const wrongClock = parts?.clockWatch.problem;
+    if (wrongClock !== undefined) reasons.push(wrongClock);
     const held = parts === undefined ? [] : heldPartitions(parts.replicas);
     const broken = parts?.replicas.status().find(({ quarantine }) => quarantine !== undefined);
     if (broken !== undefined && problem === undefined) {

@@ -123,6 +123,8 @@ export const nodeStatusSchema = z.object({
   /** Partitions of which it keeps a copy. */
   replicas: z.int().nonnegative(),
   uptimeMs: z.number().nonnegative(),
+  /** What its clock says, in milliseconds since the epoch. */
+  epochMs: z.number().optional(),
   /** Its predecessor on the ring: the arc between the two is its own. */
   predecessor: nodeIdSchema.nullable(),
   /** As `RoutedRegisters.counts`. */

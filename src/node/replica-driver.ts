@@ -56,6 +56,8 @@ const OPERATIONS_MAX = 65_536;
 /** Of changes that wait for their outcome, over all partitions. */
 const PENDING_BYTES_MAX = 256 * 1024 * 1024;
 const BUSY_MS = 50;
+/** Behind all others of a group. */
+const LAST_RANK = 20;
 const SCAN_FIRST = 64;
 const COUNT_AT_ONCE = 500;
 /** Any key will do: what is asked for is how old the answer is. */
@@ -138,6 +140,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   readonly #store: Store;
   readonly #digestKey: Uint8Array;
   readonly #random: () => number;
+  /** Milliseconds since the epoch. */
+  readonly #wall: () => number;
   readonly #log: Log;
   readonly #settings: ReplicaSettings;
   readonly #ring: ReplicaRing;
@@ -170,6 +174,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   /** How often the store was opened. */
   #openings = 0;
   #storeFailure: string | undefined;
+  #passedOver: ReadonlySet<NodeId> = new Set();
   #isDraining = false;
   #isStopped = false;
   #isLedStale = false;
@@ -185,6 +190,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     digestKey: Uint8Array;
     /** In [0, 1). */
     random: () => number;
+    /** The time of day, for what expires: milliseconds since the epoch. */
+    wall: () => number;
     log: Log;
     settings: { replicationFactor: number; leaderTimeoutMs: number; replaceAfterMs: number };
     ring: ReplicaRing;
@@ -198,6 +205,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     this.#firstSerial = options.firstSerial ?? 1;
     this.#digestKey = options.digestKey;
     this.#random = options.random;
+    this.#wall = options.wall;
     this.#log = options.log;
     this.#settings = { ...options.settings, limits: REPLICA_LIMITS };
     this.#ring = options.ring;
@@ -363,7 +371,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       this.#pending++;
       this.#pendingBytes += bytes;
       held.answers.set(number, { bytes, resolve, reject });
-      this.#within(held, () => held.replica.operate(number, operation, performance.now(), Date.now()));
+      this.#within(held, () => held.replica.operate(number, operation, performance.now(), this.#wall()));
     });
   }
 
@@ -509,6 +517,16 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         quarantine: replica.quarantine,
       };
     });
+  }
+
+  /** These keep their copies, and lead only what nobody else can. */
+  passOver(nodeIds: ReadonlySet<NodeId>): void {
+    this.#passedOver = nodeIds;
+    this.#wishesAsked.clear();
+    for (const held of this.#replicas.values()) {
+      if (held.replica.standingBallot !== undefined)
+        this.#within(held, () => held.replica.ringChanged(performance.now()));
+    }
   }
 
   /** Gives all leaderships away; resolves when none is left here, or after `timeoutMs`. */
@@ -757,7 +775,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       (scanned) => {
         if (this.#isStopped || this.#replicas.get(held.partition) !== held) return;
         this.#within(held, () =>
-          held.replica.scanned(effect.snapshot, scanned, performance.now(), Date.now()),
+          held.replica.scanned(effect.snapshot, scanned, performance.now(), this.#wall()),
         );
       },
       (error: unknown) => {
@@ -937,7 +955,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       if (nodeId === this.#nodeId) break;
       if (nodeIds.includes(nodeId) && !this.#ring.isSuspected(nodeId)) rank++;
     }
-    return rank;
+    return this.#passedOver.has(this.#nodeId) ? rank + LAST_RANK : rank;
   }
 
   #wish(partition: number, position: Identifier): readonly NodeId[] | undefined {
@@ -974,7 +992,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     const nodeIds = members
       .map((member) => member.nodeId)
       .filter((nodeId) => !this.#dismissed.has(nodeId))
-      .slice(0, this.#settings.replicationFactor);
+      .slice(0, this.#settings.replicationFactor)
+      .sort((a, b) => Number(this.#passedOver.has(a)) - Number(this.#passedOver.has(b)));
     const known = this.#wishes.get(partition);
     const isSame =
       known?.nodeIds.length === nodeIds.length && known.nodeIds.every((id, i) => id === nodeIds[i]);

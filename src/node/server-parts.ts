@@ -11,7 +11,8 @@ import { AuditLog } from "./audit-log.ts";
 import { keepBlobs } from "./blob-keeping.ts";
 import type { BlobRepair } from "./blob-repair.ts";
 import { BriefChannel } from "./brief-channel.ts";
-import { systemClock } from "./clock.ts";
+import { type Clock, systemClock } from "./clock.ts";
+import { ClockWatch } from "./clock-watch.ts";
 import { CLUSTER_VERSION, ClusterEntries } from "./cluster-entries.ts";
 import { ClusterView, type Readiness } from "./cluster-view.ts";
 import { ContactBook } from "./contact-book.ts";
@@ -59,6 +60,7 @@ export interface ServerParts {
   readonly enrolment: Enrolment;
   readonly book: ContactBook;
   readonly care: StoreCare;
+  readonly clockWatch: ClockWatch;
   readonly scrub: Scrub;
   /** Rejects when the scraping process does not come up. */
   readonly poolStarted: Promise<void>;
@@ -126,8 +128,21 @@ export async function setUpParts(
     },
   });
   const brief = new BriefChannel({ log, send: (to, bytes) => transport.send(to, "brief", bytes) });
+  const clockWatch: ClockWatch = new ClockWatch({
+    nodeId,
+    clock: systemClock,
+    ring,
+    ask: async (to, timeoutMs) =>
+      (await transport.call(to, "status", { partitions: false }, { timeoutMs })).epochMs,
+    changed: (off) => replicas.passOver(off),
+    log,
+  });
+  clockWatch.start();
+  closing.defer(() => clockWatch.stop());
+  const clock: Clock = { ...systemClock, wall: clockWatch.wall };
   const replicas = new ReplicaDriver({
     self,
+    wall: clock.wall,
     partitionCount,
     store,
     firstSerial,
@@ -167,7 +182,7 @@ export async function setUpParts(
   const lockKeeper = new LockKeeper({
     layout,
     operate: (partition, operation) => replicas.operate(partition, operation),
-    clock: systemClock,
+    clock,
   });
   const locks = new Locks({
     layout,
@@ -221,6 +236,7 @@ export async function setUpParts(
     replicas,
     ring,
     pool,
+    clock,
     call: (to, request, timeoutMs) => transport.call(to, "crawl", request, { timeoutMs }),
     send: (to, message) => transport.send(to, "crawl", message),
     blobs,
@@ -266,6 +282,7 @@ export async function setUpParts(
       leads: held.filter(({ role }) => role === "leader").length,
       replicas: held.filter(({ role }) => role === "leader" || role === "follower").length,
       uptimeMs: performance.now() - startedMs,
+      epochMs: Date.now(),
       predecessor: ring.view().predecessor,
       blobs: roster.leaving.has(nodeId) ? blobs.countSoon() : null,
       problem: care.problem ?? null,
@@ -337,7 +354,7 @@ export async function setUpParts(
     lockKeeper,
     status,
   });
-  const jobs = new ClusterJobs({ naming, partitionCount, registers, blobs });
+  const jobs = new ClusterJobs({ naming, partitionCount, registers, blobs, clock });
   const accounts = new SystemEntries(registers, layout);
   return {
     ring,
@@ -358,6 +375,7 @@ export async function setUpParts(
     enrolment,
     book,
     care,
+    clockWatch,
     scrub,
     poolStarted,
   };
