@@ -24,7 +24,9 @@ export type CandidateStep =
   /** The best state is the own one: it becomes the base. */
   | { readonly kind: "base" };
 
-const ANSWER_MS_MIN = 100;
+const ANSWER_MS = 100;
+/** A round trip between busy servers, with a sync on the way. Who stands is heard meanwhile, so that nobody else tries. */
+const ANSWER_MS_MIN = 250;
 const PULL_MS = 2000;
 
 export class Candidate {
@@ -54,7 +56,7 @@ export class Candidate {
     this.#state = options.state;
     this.#effects = options.effects;
     this.#handOver = options.handOver;
-    this.#answerMs = ANSWER_MS_MIN * options.patience;
+    this.#answerMs = Math.max(ANSWER_MS_MIN, ANSWER_MS * options.patience);
     this.#deadlineMs = options.nowMs + this.#answerMs;
     this.#phase = options.handOver === null ? "canvass" : "prepare";
     if (this.#phase === "prepare") this.#prepare(options.nowMs);
