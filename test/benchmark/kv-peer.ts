@@ -5,7 +5,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
-import { BusyError, NotLeaderError, OutcomeUnknownError } from "../../src/errors.ts";
+import { BusyError, NotLeaderError, OutcomeUnknownError, UnavailableError } from "../../src/errors.ts";
 import { createKeyPair, readCertificate } from "../../src/identity/certificate-authority.ts";
 import { readJoinToken } from "../../src/identity/join-token.ts";
 import { createLog } from "../../src/log.ts";
@@ -119,9 +119,20 @@ export class PeerAsker {
             this.#leaders[partition] = error.leader;
           await pause(RETRY_MS);
         } else if (error instanceof BusyError) await pause(error.retryAfterMs);
-        else if (!(error instanceof OutcomeUnknownError) || !isRepeatable(operation)) throw error;
+        else if (!(error instanceof OutcomeUnknownError || error instanceof UnavailableError)) throw error;
+        else if (!isRepeatable(operation)) throw error;
+        else {
+          this.#leaders[partition] = this.#after(to.nodeId);
+          await pause(RETRY_MS);
+        }
       }
     }
+  }
+
+  /** Whoever is asked knows better. */
+  #after(nodeId: string): string {
+    const nodeIds = [...this.#peers.keys()];
+    return nodeIds[(nodeIds.indexOf(nodeId) + 1) % nodeIds.length]!;
   }
 
   /** What a server says of the partitions that it keeps. */
