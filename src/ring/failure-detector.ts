@@ -33,7 +33,7 @@ const PROBING_MS = 400;
 const WATCHED_FEW = 16;
 const WATCHED_MANY_FACTOR = 1.25;
 const PROBERS = 3;
-const REFUSALS_WITHIN_MS = 100;
+const REFUSALS_WITHIN_MS = 250;
 /** Who closes connections all the time is not pinged more often for it than this. */
 const CLOSED_AGAIN_MS = 250;
 const UNREACHABLE_MS = 2000;
@@ -244,7 +244,7 @@ export class FailureDetector {
   }
 
   /**
-   * A connection was refused: nothing listens there. Twice within 100 ms means
+   * A connection was refused: nothing listens there. Twice within 250 ms means
    * that the process died; one outside opinion then suffices.
    */
   refused(nodeId: NodeId, nowMs: number): void {
