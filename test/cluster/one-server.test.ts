@@ -3,6 +3,7 @@ import { rm } from "node:fs/promises";
 import { t as tap, test } from "tap";
 import { ServerProcess } from "../fixture/cluster.ts";
 import { createSite } from "../fixture/site/site.ts";
+import { heldOverTakeover } from "../scenario/held-over-takeover.ts";
 import { oldCopy } from "../scenario/old-copy.ts";
 import { oneKilled } from "../scenario/one-killed.ts";
 import { strangeMessages } from "../scenario/strange-messages.ts";
@@ -16,6 +17,7 @@ test("one server that fails", async (t) => {
   const ground = await startGround(t);
 
   await t.test("one server killed (SIGKILL) under load", (t) => oneKilled(t, ground, site.homes[0]!));
+  await t.test("locks and watches outlive the leader behind them", (t) => heldOverTakeover(t, ground));
   await t.test("two processes on one data directory: the second refuses to start", async (t) => {
     const [one] = ground.servers;
     const second = new ServerProcess(one.directory, ["--scrape-threads", "1"]);

@@ -21,6 +21,8 @@ export class MemoryRegisters implements Registers, LeaderAccess {
   isDown = false;
   /** Milliseconds since the epoch, by which entries expire. */
   nowMs = (): number => Date.now();
+  /** Each change is told nobody who watches: they have to begin anew. */
+  isForgetful = false;
   /** How many batches have come. */
   batches = 0;
 
@@ -57,13 +59,6 @@ export class MemoryRegisters implements Registers, LeaderAccess {
       case "watch":
         return this.#watch(place, operation);
     }
-  }
-
-  /** Nothing that has happened until now can be told any more to those who watch. */
-  compact(): void {
-    this.#compacted = this.#log.length + 1;
-    this.#log.push({ at: "", change: { kind: "delete", key: "", version: "" } });
-    this.#changed.emit("change");
   }
 
   askLeader<T>(_partition: number, { here }: LeaderQuestion<T>): Promise<T> {
@@ -127,6 +122,7 @@ export class MemoryRegisters implements Registers, LeaderAccess {
 
   #told(at: string, change: WatchedChange): void {
     this.#log.push({ at, change });
+    if (this.isForgetful) this.#compacted = this.#log.length;
     this.#changed.emit("change");
   }
 }

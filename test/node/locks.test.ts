@@ -206,6 +206,7 @@ test("a slice that ends keeps its place for the next one, but not for ever", asy
   await clock.pass(10);
   await released;
   t.notOk(log.includes("cid granted 2"), "bob may come back");
+  t.match(await acquire("eve"), { kind: "held", lease: null }, "and nobody overtakes him meanwhile");
   void acquire("bob", { waitMs: 1_000, ticket: "v" });
   await clock.pass(0);
   t.same(log.at(-1), "bob granted 2");
@@ -252,6 +253,28 @@ test("who leaves the queue is passed over", async (t) => {
 
   t.ok(log.includes("bob held 1"), "its question is answered");
   t.same(log.at(-1), "cid granted 2");
+});
+
+test("a release while the lock is being asked for is not overlooked", async (t) => {
+  const { acquire, release, registers, clock, log } = setUp();
+  await acquire("ann");
+  const { operate } = registers;
+  const seen = Promise.withResolvers<void>();
+  let reads = 0;
+  registers.operate = async (...args) => {
+    const outcome = await operate.apply(registers, args);
+    // The first is that of the attempt before the wait.
+    if (args[1].kind === "get" && ++reads === 2) await seen.promise;
+    return outcome;
+  };
+  void acquire("bob", { waitMs: 5_000 });
+  await clock.pass(0);
+
+  await release("ann");
+  seen.resolve();
+  await clock.pass(0);
+
+  t.equal(log.at(-1), "bob granted 2");
 });
 
 test("when leadership goes, all who wait are sent to the next leader", async (t) => {
