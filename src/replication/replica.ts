@@ -33,6 +33,8 @@ import { TransferSources } from "./transfer-sources.ts";
 import { TransferTarget } from "./transfer-target.ts";
 
 const RANK_MS = 100;
+/** How long a candidate may wait for a no to become yes. */
+const CANVASS_MS = 500;
 /** Weeks of elections; who has been away for longer is told again and again, and each time gets nearer. */
 const ROUNDS_AHEAD_MAX = 1_000_000;
 const PATIENCE_MAX = 20;
@@ -78,6 +80,8 @@ export class Replica {
   /** When this member tries to lead, unless it hears a leader before. */
   #tryAtMs: number | undefined;
   #patience = 1;
+  /** The last one that was told no. */
+  #canvass: { readonly from: ReplicaId; readonly ballot: Ballot; readonly untilMs: number } | undefined;
   /** Ballots below this round were seen by somebody: the next one is greater. */
   #roundSeen = 0;
   /** Who was last known to lead; a hint. */
@@ -308,6 +312,7 @@ export class Replica {
 
   /** The node that proposed what is promised here has died, gives up, or is another start of itself. */
   leaderLost(nowMs: number): void {
+    this.#answerCanvass(nowMs);
     this.#considerStanding(nowMs);
   }
 
@@ -397,7 +402,7 @@ export class Replica {
         return;
       case "stopped":
         if (this.#leaderSeen === body.ballot.replicaId) this.#leaderSeen = undefined;
-        return this.#considerStanding(nowMs);
+        return this.leaderLost(nowMs);
       case "lead":
         return this.#askedToLead(body.ballot, body.seq, nowMs);
       case "append":
@@ -546,7 +551,26 @@ export class Replica {
   #canvassed(from: ReplicaId, ballot: Ballot): void {
     const yes = compareBallots(ballot, this.state.promised) > 0 && !this.#hearsOther(from);
     this.#send(from, { kind: "would", ballot, yes, promised: this.state.promised });
-    if (!yes) this.#leader?.canvassedBy(from, this.#lastNowMs);
+    if (yes) return;
+    this.#canvass = { from, ballot, untilMs: this.#lastNowMs + CANVASS_MS };
+    this.#leader?.canvassedBy(from, this.#lastNowMs);
+  }
+
+  /**
+   * Who was told no a moment ago hears when it has become yes: members suspect a
+   * dead leader one after the other, and the first to ask would else have to ask again.
+   */
+  #answerCanvass(nowMs: number): void {
+    const canvass = this.#canvass;
+    if (canvass === undefined || this.#hearsOther(canvass.from)) return;
+    this.#canvass = undefined;
+    if (nowMs > canvass.untilMs || compareBallots(canvass.ballot, this.state.promised) <= 0) return;
+    this.#send(canvass.from, {
+      kind: "would",
+      ballot: canvass.ballot,
+      yes: true,
+      promised: this.state.promised,
+    });
   }
 
   #prepared(from: ReplicaId, ballot: Ballot, handOver: Ballot | null, nowMs: number): void {
