@@ -36,9 +36,16 @@ export async function ringPorts(
   const own = (n: number) => (isThere(n) ? kept[n] : undefined);
   const isAsked = (name: "edge" | "peer") =>
     kept.every((_, n) => (own(n)?.[name] ?? first[name] + n) === first[name] + n);
+  const taken = new Set(kept.flatMap(({ edge, peer }) => [edge, peer]));
   const choose = async (name: "edge" | "peer", n: number): Promise<number> => {
     // Where those that are there have other ports, the next in line may be one of them.
-    if (first[name] === 0 || !isAsked(name)) return freePort();
+    if (first[name] === 0 || !isAsked(name)) {
+      // The system may give the port again that it gave a moment ago, or one of a server that is there.
+      let port = await freePort();
+      while (taken.has(port)) port = await freePort();
+      taken.add(port);
+      return port;
+    }
     if (first[name] + count - 1 > 65_535) {
       throw new UsageError(
         `--${name}-port ${first[name]}: ${count} servers need as many ports from there on`,

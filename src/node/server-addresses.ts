@@ -31,7 +31,10 @@ export interface ServerAddresses {
  */
 export async function chooseAddresses(settings: ServerSettings): Promise<ServerAddresses> {
   const edgePort = await free("edge", settings.edgeAddress, settings.edgePort);
-  const peerPort = await free("peer", settings.peerAddress, settings.peerPort);
+  let peerPort = await free("peer", settings.peerAddress, settings.peerPort);
+  // The system may give the port again that it gave a moment ago.
+  while (settings.peerPort === 0 && peerPort === edgePort)
+    peerPort = await free("peer", settings.peerAddress, 0);
   if (edgePort === peerPort && settings.edgeAddress === settings.peerAddress) {
     throw new UsageError(`--edge-port and --peer-port are both ${edgePort}: give two different ones`);
   }
