@@ -255,6 +255,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       const serial = Math.max(Date.now(), this.#firstSerial + 1);
       const next = ReplicaState.empty(replicaIdOf(this.#nodeId, serial), Date.now() % 2 ** 31);
       this.#replicas.delete(partition);
+      this.#ledIsStale();
       this.#store
         .write({ partition, generation: next.generation, changes: [], meta: encodeMeta(next) })
         .catch((cause: unknown) => this.#storeFailed(cause));
@@ -750,6 +751,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         this.emit("leading", partition, effect.ballot);
         return;
       case "stoppedLeading":
+        this.#ledIsStale();
         this.#log.debug("stopped leading", { partition });
         this.emit("stopped", partition);
         return;
@@ -889,6 +891,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   #ledIsStale(): void {
     this.#isLedStale = true;
+    this.#ledList = undefined;
     this.#armFor(performance.now());
   }
 
