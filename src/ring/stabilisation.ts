@@ -13,8 +13,11 @@ import { SuccessorList } from "./successor-list.ts";
 
 const STABILISE_MS = 500;
 const STABILISE_MS_MIN = 50;
-/** So often the first successor is asked even though it says with its pings that nothing has changed. */
-const STABILISE_MS_MAX = 5000;
+/**
+ * So often the first successor is asked even though it says with its pings that nothing has changed:
+ * what a ping's number hides must be found out well before answers have to be right again, 4 s after a fault.
+ */
+const STABILISE_MS_MAX = 2000;
 /** A round that is due so soon goes with the ping to the first successor: its question needs no frame of its own. */
 const TOGETHER_MS = 75;
 /** Rounds started within `STABILISE_MS`. */
