@@ -371,3 +371,26 @@ test("batches in flight never outgrow the window: who misses one is sent it agai
   t.equal(textOf(group.answer(leader, { kind: "get", keys: ["k7"] })), "x".repeat(2000));
   t.end();
 });
+
+test("who was told no is told yes once the last one misses the leader too: one canvass is enough", (t) => {
+  const group = new CalmGroup(3);
+  const { leader } = group;
+  const [first, second] = others(group) as [SimulatedNode, SimulatedNode];
+  let canvasses = 0;
+  group.isLost = ({ body }) => {
+    if (body?.kind === "canvass") canvasses++;
+    return false;
+  };
+  leader.crash();
+  first.suspect(leader.nodeId);
+  group.run(1000, () => canvasses > 0);
+  group.run(50);
+  t.equal(first.replica?.standingBallot, undefined, "the other one hears the leader still");
+  const asked = canvasses;
+  second.suspect(leader.nodeId);
+  // The answer, a promise that is synced on both sides, and a base: far below the shortest wait of a new attempt.
+  group.run(20);
+  t.equal(group.leader, first);
+  t.equal(canvasses, asked);
+  t.end();
+});
