@@ -56,7 +56,11 @@ export interface BlobPorts {
   readonly ring: {
     member(nodeId: NodeId): Member | undefined;
     isSuspected(nodeId: NodeId): boolean;
-    successorsOf(point: ReturnType<typeof positionOf>, count: number): Promise<{ members: Member[] }>;
+    placement(
+      point: ReturnType<typeof positionOf>,
+      count: number,
+      except: ReadonlySet<string>,
+    ): Promise<{ members: Member[] }>;
     members(): Member[];
   };
   members(partition: number): NodeId[] | undefined;
@@ -349,10 +353,8 @@ export class ReplicatedBlobs implements Blobs {
   async #members(name: BlobName): Promise<Member[]> {
     const { partitionCount, ring, self, replicationFactor } = this.#ports;
     const partition = partitionOf(`blob/${name.jobId}/${name.sha256}`, partitionCount);
-    const leaving = this.#ports.leaving();
     const position = positionOf(partition, partitionCount);
-    const found = await ring.successorsOf(position, replicationFactor + leaving.size);
-    const wished = found.members.filter(({ nodeId }) => !leaving.has(nodeId)).slice(0, replicationFactor);
+    const { members: wished } = await ring.placement(position, replicationFactor, this.#ports.leaving());
     const config = this.#ports.members(partition);
     const order =
       config === undefined

@@ -79,7 +79,7 @@ export interface ClusterViewParts {
   readonly cluster: Pick<Membership, "clusterId" | "partitions" | "replicationFactor">;
   readonly ring: Pick<
     RingDriver,
-    "members" | "member" | "isSuspected" | "isReachable" | "loadOf" | "view" | "successorsOf"
+    "members" | "member" | "isSuspected" | "isReachable" | "loadOf" | "view" | "placement"
   >;
   readonly admission: Pick<Admission, "createJoinToken">;
   readonly roster: Pick<Roster, "stateOf" | "removed">;
@@ -167,7 +167,7 @@ export class ClusterView {
   }> {
     const { partitions, replicationFactor } = this.#parts.cluster;
     const partition = partitionOf(key, partitions);
-    const found = await this.#parts.ring.successorsOf(positionOf(partition, partitions), replicationFactor);
+    const found = await this.#parts.ring.placement(positionOf(partition, partitions), replicationFactor);
     const seen = await this.#ask(found.members, true);
     const { leader, members } = mergePartition(partition, reportsOf(seen, partition));
     const { hops, path } = found;

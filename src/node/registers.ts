@@ -89,7 +89,7 @@ export interface LeaderRoutes {
   readonly ring: {
     member(nodeId: NodeId): Member | undefined;
     isSuspected(nodeId: NodeId): boolean;
-    successorsOf(point: ReturnType<typeof positionOf>, count: number): Promise<{ members: Member[] }>;
+    placement(point: ReturnType<typeof positionOf>, count: number): Promise<{ members: Member[] }>;
   };
   /** The same questions, to another server. */
   callOperate(
@@ -371,7 +371,7 @@ export class RoutedRegisters implements Registers, LeaderAccess {
     this.#lookups++;
     const { ring, partitionCount, replicationFactor } = this.#routes;
     const lookup = ring
-      .successorsOf(positionOf(partition, partitionCount), replicationFactor)
+      .placement(positionOf(partition, partitionCount), replicationFactor)
       .then(
         ({ members }) => this.#cache.kept(partition, members),
         () => {},

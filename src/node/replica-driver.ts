@@ -85,7 +85,9 @@ export interface ReplicaRing {
   members(): Member[];
   isSuspected(nodeId: NodeId): boolean;
   successorsOfLocally(point: Identifier, count: number): Member[] | undefined;
-  successorsOf(point: Identifier, count: number): Promise<{ members: Member[] }>;
+  /** Who should keep `count` copies, nobody of `except`, in ring order; undefined when they lie out of sight. */
+  placementLocally(point: Identifier, count: number, except: ReadonlySet<string>): Member[] | undefined;
+  placement(point: Identifier, count: number, except: ReadonlySet<string>): Promise<{ members: Member[] }>;
 }
 
 export interface PartitionStatus {
@@ -963,13 +965,12 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   #wish(partition: number, position: Identifier): readonly NodeId[] | undefined {
     const nowMs = performance.now();
-    // So many more that enough are left without those that are to go.
-    const count = this.#settings.replicationFactor + this.#dismissed.size;
-    const members = this.#ring.successorsOfLocally(position, count);
+    const count = this.#settings.replicationFactor;
+    const members = this.#ring.placementLocally(position, count, this.#dismissed);
     if (members !== undefined) this.#noteWish(partition, members, nowMs);
     else if (!this.#wishesAsked.has(partition)) {
       this.#wishesAsked.add(partition);
-      this.#ring.successorsOf(position, count).then(
+      this.#ring.placement(position, count, this.#dismissed).then(
         (found) => this.#noteWish(partition, found.members, performance.now()),
         () => this.#wishesAsked.delete(partition),
       );
@@ -981,11 +982,12 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   /** Of partitions that are led here and lie out of sight: nobody else's changes come here as an event. */
   #renewWishes(): void {
-    const count = this.#settings.replicationFactor + this.#dismissed.size;
+    const count = this.#settings.replicationFactor;
     for (const held of this.#replicas.values()) {
       const { partition, replica } = held;
       if (replica.standingBallot === undefined) continue;
-      if (this.#ring.successorsOfLocally(positionOf(partition, this.#partitionCount), count)) continue;
+      const position = positionOf(partition, this.#partitionCount);
+      if (this.#ring.placementLocally(position, count, this.#dismissed)) continue;
       this.#wishesAsked.delete(partition);
       this.#within(held, () => replica.ringChanged(performance.now()));
     }
@@ -994,8 +996,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #noteWish(partition: number, members: readonly Member[], nowMs: number): void {
     const nodeIds = members
       .map((member) => member.nodeId)
+      // Dismissed since the ring was asked.
       .filter((nodeId) => !this.#dismissed.has(nodeId))
-      .slice(0, this.#settings.replicationFactor)
       .sort((a, b) => Number(this.#passedOver.has(a)) - Number(this.#passedOver.has(b)));
     const known = this.#wishes.get(partition);
     const isSame =

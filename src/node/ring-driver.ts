@@ -10,6 +10,7 @@ import { type Identifier, isNodeId, type NodeId, nodeIdOf } from "../ring/identi
 import type { Found } from "../ring/lookup.ts";
 import type { ContactRecord, Member } from "../ring/member.ts";
 import type { RingMessage } from "../ring/message.ts";
+import { placementOf } from "../ring/placement.ts";
 import { Ring } from "../ring/ring.ts";
 import type { RingEffect } from "../ring/ring-effect.ts";
 
@@ -19,6 +20,7 @@ const CONTACTS_MAX = 1024;
 const CONTACTS_MS = 1000;
 /** A restarted server that finds no member within this time stands alone; rings merge later. */
 const ALONE_AFTER_MS = 3000;
+const NOBODY: ReadonlySet<string> = new Set();
 
 interface Waiting<T> {
   resolve(value: T): void;
@@ -187,17 +189,33 @@ export class RingDriver extends EventEmitter<RingEvents> {
   }
 
   /**
-   * The same, asking others when needed. `hops`: messages that lay on the way; `path`: who answered.
+   * Who should keep the `count` copies of what stands at `point`, in ring order,
+   * nobody of `except`, no two of one zone while others are in sight; from the
+   * own view. Undefined when that does not reach so far.
+   */
+  placementLocally(point: Identifier, count: number, except: ReadonlySet<string>): Member[] | undefined {
+    return this.#ring.placement(nodeIdOf(point), count, except);
+  }
+
+  /**
+   * The same, asking others. `hops`: messages that lay on the way; `path`: who answered.
    *
    * @throws {UnavailableError} no owner of `point` answered within 4 s.
    */
-  async successorsOf(
+  async placement(
     point: Identifier,
     count: number,
+    except: ReadonlySet<string> = NOBODY,
   ): Promise<{ members: Member[]; hops: number; path: NodeId[] }> {
     const found = await this.#lookup(nodeIdOf(point));
-    const members = [found.owner, ...found.successors].filter((member) => !this.isSuspected(member.nodeId));
-    return { members: members.slice(0, count), hops: found.hops, path: [...found.path] };
+    const order = [found.owner, ...found.successors].filter(
+      ({ nodeId }) => !this.isSuspected(nodeId) && !except.has(nodeId),
+    );
+    const members = placementOf(
+      order.map((member) => this.#ring.member(member.nodeId) ?? member),
+      count,
+    );
+    return { members, hops: found.hops, path: [...found.path] };
   }
 
   /**

@@ -312,6 +312,11 @@ export class Ring {
     return this.#parts.detector.view(nowMs);
   }
 
+  /** As `Routing.placement`. */
+  placement(point: NodeId, count: number, except: ReadonlySet<string>): Member[] | undefined {
+    return this.#parts.routing.placement(point, count, except);
+  }
+
   /** As `Routing.successorsOf`. */
   successorsOf(point: NodeId, count: number): Member[] | undefined {
     return this.#parts.routing.successorsOf(point, count);

@@ -9,6 +9,7 @@ import { type NodeId, RING_SIZE } from "./identifier.ts";
 import { type Found, type LocalAnswer, Lookup } from "./lookup.ts";
 import type { Member } from "./member.ts";
 import type { Answer, Question } from "./message.ts";
+import { placementOf } from "./placement.ts";
 import type { Stabilisation } from "./stabilisation.ts";
 
 /** An owner that spoke so recently needs no confirmation. */
@@ -98,13 +99,36 @@ export class Routing {
    * ring has fewer. Undefined when the own view does not reach so far.
    */
   successorsOf(point: NodeId, count: number): Member[] | undefined {
+    const seen = this.#liveFrom(point);
+    return seen === undefined || (seen.members.length < count && !seen.isAll)
+      ? undefined
+      : seen.members.slice(0, count);
+  }
+
+  /**
+   * Who should keep the copies of what stands at `point`, nobody of `except`;
+   * see `placementOf`. Undefined when the own view does not reach so far.
+   */
+  placement(point: NodeId, count: number, except: ReadonlySet<string>): Member[] | undefined {
+    const seen = this.#liveFrom(point);
+    if (seen === undefined) return undefined;
+    const order = seen.members.filter(({ nodeId }) => !except.has(nodeId));
+    if (order.length < count && !seen.isAll) return undefined;
+    return placementOf(
+      order.map((member) => this.#state.current(member)),
+      count,
+    );
+  }
+
+  /** Live nodes at and after `point` in ring order, as far as they are in sight; `isAll`: that is the whole ring. */
+  #liveFrom(point: NodeId): { readonly members: Member[]; readonly isAll: boolean } | undefined {
     if (!this.#state.isMember()) return undefined;
     const whole = this.wholeRing();
     if (whole !== undefined) {
       const at = whole.findIndex((member, i) =>
         inArc(point, whole[(i + whole.length - 1) % whole.length]!.nodeId, member.nodeId),
       );
-      return Array.from({ length: Math.min(count, whole.length) }, (_, i) => whole[(at + i) % whole.length]!);
+      return { members: [...whole.slice(at), ...whole.slice(0, at)], isAll: true };
     }
     const { self, stabilisation } = this.#state;
     const live = this.#liveSuccessors();
@@ -112,7 +136,7 @@ export class Routing {
     const isOwn = predecessor !== undefined && inArc(point, predecessor.nodeId, self.nodeId);
     if (isOwn) live.unshift(self);
     const at = isOwn ? 0 : live.findIndex((member) => inArc(point, self.nodeId, member.nodeId));
-    return at < 0 || at + count > live.length ? undefined : live.slice(at, at + count);
+    return at < 0 ? undefined : { members: live.slice(at), isAll: false };
   }
 
   /** One step of somebody's lookup; undefined when this node can't help. */

@@ -76,7 +76,10 @@ export class Starts {
   standsIn(nodeId: NodeId, zone: string): void {
     if (zone === "") return;
     const known = this.#parts.book.get(nodeId);
-    if (known !== undefined && known.zone === "") this.learn({ ...known, zone });
+    if (known === undefined || known.zone !== "") return;
+    this.learn({ ...known, zone });
+    // Copies may have to stand elsewhere.
+    this.#parts.changed();
   }
 
   isDead(member: Member): boolean {

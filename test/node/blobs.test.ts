@@ -86,7 +86,11 @@ class Cluster {
         ring: {
           member: (nodeId) => this.servers.find((one) => one.member.nodeId === nodeId)?.member,
           isSuspected: (nodeId) => this.servers.find((one) => one.member.nodeId === nodeId)?.isDown !== false,
-          successorsOf: async () => ({ members: members() }),
+          placement: async (_point, count, except) => ({
+            members: members()
+              .filter(({ nodeId }) => !except.has(nodeId))
+              .slice(0, count),
+          }),
           members: () => this.servers.map((one) => one.member),
         },
         members: () => (this.group.includes(member.nodeId) ? this.group : undefined),

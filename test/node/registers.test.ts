@@ -69,7 +69,7 @@ class Servers {
     ring: {
       member: (nodeId) => (this.strangers.has(nodeId) ? undefined : memberOf(nodeId)),
       isSuspected: (nodeId) => this.suspected.has(nodeId),
-      successorsOf: async (point) => {
+      placement: async (point) => {
         this.ringAsked++;
         await Promise.resolve();
         return { members: this.wish(Number(point >> 152n)).map(memberOf) };

@@ -15,6 +15,7 @@ import {
   positionOf,
 } from "../../src/ring/identifier.ts";
 import type { Member } from "../../src/ring/member.ts";
+import { placementOf } from "../../src/ring/placement.ts";
 import { MemoryStore } from "../../src/store/memory-store.ts";
 
 const PARTITIONS = 16;
@@ -34,6 +35,11 @@ class Cluster {
       live()
         .sort((a, b) => (order(point, a) < order(point, b) ? -1 : 1))
         .slice(0, count);
+    const wished = (point: Identifier, count: number, except: ReadonlySet<string>) =>
+      placementOf(
+        after(point, Number.POSITIVE_INFINITY).filter(({ nodeId }) => !except.has(nodeId)),
+        count,
+      );
     const order = (point: Identifier, member: Member) => distance(point, identifierOf(member.nodeId));
     return {
       self,
@@ -41,17 +47,18 @@ class Cluster {
       members: live,
       isSuspected: (nodeId) => this.dead.has(nodeId),
       successorsOfLocally: after,
-      successorsOf: async (point, count) => ({ members: after(point, count) }),
+      placementLocally: wished,
+      placement: async (point, count, except) => ({ members: wished(point, count, except) }),
     };
   }
 
-  async start(name: string, store = new MemoryStore({ durable: "soon" })): Promise<NodeId> {
+  async start(name: string, store = new MemoryStore({ durable: "soon" }), zone = ""): Promise<NodeId> {
     const nodeId = nodeIdOf(pointOf(name));
     const isFirst = this.servers.size === 0;
     const member: Member = {
       nodeId,
       address: { host: "127.0.0.1", port: 1 },
-      zone: "",
+      zone,
       incarnation: this.incarnation++,
       instance: name,
     };
@@ -170,6 +177,33 @@ test("groups grow from one to five members and keep what was written", async (t)
   for (let p = 0; p < PARTITIONS; p++) {
     const outcome = await cluster.operate(p, { kind: "get", keys: ["k", "absent"] });
     t.match(outcome, { kind: "entries", entries: [{ key: "k", value: Buffer.from(`v${p}`) }, undefined] });
+  }
+});
+
+test("no two copies stand in one zone while there are others; a zone that dies takes one copy with it", async (t) => {
+  const cluster = new Cluster();
+  t.teardown(() => stopAll(cluster));
+  const zones = new Map<NodeId, string>();
+  const start = async (name: string, zone: string) => {
+    zones.set(await cluster.start(name, undefined, zone), zone);
+  };
+  for (const name of ["a", "b", "c", "d", "e"]) await start(name, "one host");
+  await until("too few zones: five copies all the same", () => cluster.whole(5) || undefined);
+  for (let p = 0; p < PARTITIONS; p++) await cluster.operate(p, put("k", `v${p}`));
+
+  for (const [i, name] of ["f", "g", "h", "i"].entries()) await start(name, `rack ${i}`);
+  const isSpread = () => {
+    for (let p = 0; p < PARTITIONS; p++) {
+      const leader = cluster.live.find((driver) => driver.leads(p) !== undefined);
+      const members = leader?.members(p);
+      if (members?.length !== 5 || new Set(members.map((id) => zones.get(id))).size !== 5) return false;
+    }
+    return true;
+  };
+  await until("each group in five zones", () => isSpread() || undefined);
+  for (let p = 0; p < PARTITIONS; p++) {
+    const outcome = await cluster.operate(p, { kind: "get", keys: ["k"] });
+    t.match(outcome, { kind: "entries", entries: [{ value: Buffer.from(`v${p}`) }] });
   }
 });
 

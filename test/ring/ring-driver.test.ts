@@ -247,7 +247,7 @@ test("lookups find who follows a point, and say how", async (t) => {
   );
 
   for (const driver of drivers) {
-    const { members, hops, path } = await driver.successorsOf(identifierOf(nodeId("6")), 3);
+    const { members, hops, path } = await driver.placement(identifierOf(nodeId("6")), 3);
     assert.deepEqual(
       members.map((member) => member.nodeId),
       ["7", "9", "b"].map(nodeId),
@@ -255,7 +255,7 @@ test("lookups find who follows a point, and say how", async (t) => {
     assert.ok(hops <= 4 && path.length === hops, `${hops} hops`);
   }
   const [last] = drivers.slice(-1);
-  const asking = last!.successorsOf(identifierOf(nodeId("6")), 3);
+  const asking = last!.placement(identifierOf(nodeId("6")), 3);
   last!.stop();
   await assert.rejects(asking, { code: "UNAVAILABLE" });
 });
