@@ -15,7 +15,7 @@ const STABILISE_MS = 500;
 const STABILISE_MS_MIN = 50;
 /**
  * So often the first successor is asked even though it says with its pings that nothing has changed:
- * what a ping's number hides must be found out well before answers have to be right again, 4 s after a fault.
+ * well before answers have to be right again, 4 s after a fault.
  */
 const STABILISE_MS_MAX = 2000;
 /** A round that is due so soon goes with the ping to the first successor: its question needs no frame of its own. */
@@ -63,7 +63,7 @@ export class Stabilisation {
       chain: [],
       number: 0,
     };
-  /** The last answer of the first successor, with this node as its predecessor, and what was made of it. */
+  /** The last answer of the first successor, with this node as its predecessor and taken in whole, and what was made of it. */
   #known:
     | { readonly of: Member; readonly around: number; readonly chain: readonly Member[]; readonly ms: number }
     | undefined;
@@ -277,17 +277,18 @@ export class Stabilisation {
       (member) => between(member.nodeId, this.#self.nodeId, successor.nodeId) && !this.#routes.isDead(member),
     );
     // Who stands between those and the reserve is not known.
-    if (ahead.length === 0 || !this.successors.isReserve(successor)) {
+    const isAdopted =
+      (ahead.length === 0 || !this.successors.isReserve(successor)) &&
       this.#adopt([...ahead, this.#routes.current(successor), ...answer.successors], nowMs);
-    }
     const named = answer.predecessor === null ? undefined : this.#routes.learn(answer.predecessor);
     if (named !== undefined) this.consider(named);
     // Where this node stands as the predecessor already, to say so again changes nothing.
     const isKnown = named !== undefined && isSameStart(named, this.#self);
     const isFirst = this.successors.first?.nodeId === successor.nodeId;
     if (!isKnown || !isFirst) this.#notifyFirst();
+    // One that was left out as dead may turn out to live, and the picture that names it keeps its number.
     this.#known =
-      isKnown && isFirst
+      isKnown && isFirst && isAdopted
         ? {
             of: this.#routes.current(successor),
             around: answer.around,
@@ -341,23 +342,26 @@ export class Stabilisation {
     }
   }
 
-  #adopt(candidates: readonly Member[], nowMs: number): void {
+  /** True when no candidate had to be left out as dead. */
+  #adopt(candidates: readonly Member[], nowMs: number): boolean {
     const fresh: Member[] = [];
     for (const candidate of candidates) {
       const member = this.#routes.learn(candidate);
       if (member !== undefined && !this.#routes.isDead(member)) fresh.push(member);
     }
+    const isComplete = fresh.length === candidates.length;
     const predecessor = this.livePredecessor;
     const wasWhole = this.isWhole;
     if (!this.successors.adopt(fresh, predecessor)) {
       // The same nodes, now known to be all there are: who asks for the whole ring gets another answer.
       if (this.isWhole !== wasWhole) this.#routes.changed(nowMs);
-      return;
+      return isComplete;
     }
     this.soon(nowMs);
     // A change has to reach the L nodes before this one: in steps of a whole round it would take seconds.
     if (predecessor !== undefined) this.#routes.send(predecessor, { kind: "hint", node: this.#self });
     this.#routes.changed(nowMs);
+    return isComplete;
   }
 
   #notifyFirst(): void {

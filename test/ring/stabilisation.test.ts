@@ -16,13 +16,21 @@ const [self, follower, next] = [member("1"), member("4"), member("8")] as const;
 
 type Asked = (answer: Neighbourhood | undefined, nowMs: number) => void;
 
-/** Node 1 behind 4, which has answered its first question at 0 ms with its picture number 7. */
-function standing(): { stabilisation: Stabilisation; asked: Asked[]; answer: Neighbourhood } {
+/**
+ * Node 1 behind 4, which has answered its first question at 0 ms with its picture number 7.
+ *
+ * @param dead those that node 1 takes for dead.
+ */
+function standing(dead: ReadonlySet<Member> = new Set()): {
+  stabilisation: Stabilisation;
+  asked: Asked[];
+  answer: Neighbourhood;
+} {
   const asked: Asked[] = [];
   const stabilisation = new Stabilisation(self, 2, {
     askNeighbours: (_, done) => asked.push(done),
     send: () => {},
-    isDead: () => false,
+    isDead: (one) => dead.has(one),
     current: (known) => known,
     isReachable: () => true,
     isWatched: () => true,
@@ -91,6 +99,28 @@ test("a list that changed since the last answer is asked for, whatever the pings
 
   stabilisation.tick(500);
   assert.equal(asked.length, 1);
+});
+
+test("a picture of which one was left out as dead is asked for again, although its number stays", async () => {
+  const dead = new Set([next]);
+  const { stabilisation, asked, answer } = standing(dead);
+  assert.deepEqual(stabilisation.successors.members, [follower]);
+
+  // The verdict lapses without a word: nobody watches a node that stands in no list.
+  dead.clear();
+  stabilisation.told(follower, 7, 400);
+  stabilisation.tick(500);
+  assert.equal(asked.length, 1);
+  asked.shift()!(answer, 501);
+  assert.deepEqual(stabilisation.successors.members, [follower, next]);
+
+  // Taken in whole, it holds again as long as the number does.
+  stabilisation.soon(600);
+  stabilisation.tick(600);
+  asked.shift()!(answer, 601);
+  stabilisation.told(follower, 7, 1000);
+  stabilisation.tick(1100);
+  assert.equal(asked.length, 0);
 });
 
 test("the number grows with each neighbour that is another one, and only then", async () => {
