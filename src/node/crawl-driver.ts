@@ -6,7 +6,6 @@
  * pages pending, or when the first offer for it arrives.
  */
 import { NotLeaderError, UnavailableError } from "../errors.ts";
-import type { HandoutRef } from "../frontier/frontier-state.ts";
 import type { Counts } from "../job/counts.ts";
 import type { Log } from "../log.ts";
 import type { PeerRef, PeerSender } from "../peer/transport.ts";
@@ -14,14 +13,16 @@ import type { Ballot, Operation, Outcome } from "../replication/register.ts";
 import type { NodeId } from "../ring/identifier.ts";
 import type { Member } from "../ring/member.ts";
 import { type Clock, systemClock } from "./clock.ts";
-import type { CrawlMessage, CrawlReply, CrawlRequest, RunMessage } from "./crawl-message.ts";
+import type { Answer, CrawlMessage, CrawlReply, CrawlRequest, RunMessage } from "./crawl-message.ts";
 import { HostLeader } from "./host-leader.ts";
 import { JobDriver } from "./job-driver.ts";
 import { JobWatch } from "./job-watch.ts";
 import { KeyLayout, type Names } from "./key-layout.ts";
 import { OfferOutbox } from "./offer-outbox.ts";
+import { participantCounts } from "./participant-counts.ts";
 import type { Registers } from "./registers.ts";
 import { type BlobsLike, type PoolLike, Runner } from "./runner.ts";
+import { RunnerWatch } from "./runner-watch.ts";
 import { type SharingRing, WorkSharing } from "./work-sharing.ts";
 
 export interface CrawlReplicas {
@@ -55,14 +56,10 @@ export interface CrawlDriverOptions {
   readonly robotsWaitMs?: number;
 }
 
-/** How often runners are asked about the pages that they have. */
-const RUNNING_MS = 1_000;
 const CALL_MS = 2_000;
 const TAKE_UP_MS = 200;
 const ROBOTS_WAIT_MS = 600_000;
 const ROBOTS_TIMEOUT_MS = 10_000;
-const LOAD_MS = 100;
-const REFS_MAX = 4096;
 
 interface Led {
   readonly ballot: Ballot;
@@ -81,13 +78,11 @@ export class CrawlDriver {
   readonly #watch: JobWatch;
   readonly #outbox: OfferOutbox;
   readonly #runner: Runner;
+  readonly #runnerWatch: RunnerWatch;
   readonly #sharing: WorkSharing;
   readonly #timers = new Set<() => void>();
   #isStopped = false;
   #isRoomTold = false;
-  // Whether a timer is set: there is none while nothing is under way.
-  #isWatchingRunners = false;
-  #isWatchingLoad = false;
 
   constructor(options: CrawlDriverOptions) {
     this.#options = options;
@@ -143,7 +138,14 @@ export class CrawlDriver {
         if (reply.kind !== "clock") throw new UnavailableError("no clock in the answer");
         return reply.nowMs;
       },
+      isRunning: () => this.#runner.flights > 0,
       onRoom: () => this.#room(),
+    });
+    this.#runnerWatch = new RunnerWatch({
+      clock,
+      leaders: () => [...this.#partitions.values()].flatMap(({ leader }) => leader ?? []),
+      ask: (runner, groups) => this.#askRunner(runner, groups),
+      heardClock: (runner, nowMs) => this.#sharing.heardClock(runner, nowMs),
     });
   }
 
@@ -159,6 +161,8 @@ export class CrawlDriver {
     this.#jobs.stop();
     this.#watch.stop();
     this.#outbox.stop();
+    this.#runnerWatch.stop();
+    this.#sharing.stop();
     this.#runner.stop();
     for (const partition of [...this.#partitions.keys()]) this.stopped(partition);
   }
@@ -227,7 +231,7 @@ export class CrawlDriver {
     if (this.#isStopped) return;
     switch (message.kind) {
       case "run":
-        this.#watchLoad();
+        this.#sharing.tellLoad();
         this.#runner.accept(message, (agoMs) => {
           this.#options.send(from, {
             kind: "started",
@@ -304,48 +308,29 @@ export class CrawlDriver {
     );
   }
 
-  /** One question for each server that is believed to lead some of these; who has moved is found one by one. */
-  async #countAll(jobId: string, partitions: readonly number[]): Promise<Map<number, Counts | null>> {
+  #countAll(jobId: string, partitions: readonly number[]): Promise<Map<number, Counts | null>> {
     const { self, replicas, ring, registers } = this.#options;
-    const byNode = new Map<NodeId | undefined, number[]>();
-    for (const partition of partitions) {
-      const hint =
-        replicas.leads(partition) === undefined ? replicas.leaderHint(partition) : (self.nodeId as NodeId);
-      const list = byNode.get(hint);
-      if (list === undefined) byNode.set(hint, [partition]);
-      else list.push(partition);
-    }
-    const counts = new Map<number, Counts | null>();
-    const moved: number[] = [];
-    await Promise.all(
-      [...byNode].map(async ([nodeId, asked]) => {
-        const member = nodeId === undefined ? undefined : ring.member(nodeId);
-        let answers: readonly (Counts | null | "no")[] = [];
+    return participantCounts(partitions, {
+      leaderOf: (partition) =>
+        replicas.leads(partition) === undefined ? replicas.leaderHint(partition) : (self.nodeId as NodeId),
+      askNode: async (nodeId, asked) => {
+        if (nodeId === self.nodeId) return this.#countsHere(jobId, asked);
+        const member = ring.member(nodeId);
+        if (member === undefined) return undefined;
         try {
-          if (nodeId === self.nodeId) {
-            answers = await this.#countsHere(jobId, asked);
-          } else if (member !== undefined) {
-            const question = { kind: "counts", jobId, partitions: asked } as const;
-            const reply = await this.#options.call(refOf(member), question, CALL_MS);
-            if (reply.kind === "countedAll") answers = reply.counts;
-          }
+          const question = { kind: "counts", jobId, partitions: asked } as const;
+          const reply = await this.#options.call(refOf(member), question, CALL_MS);
+          return reply.kind === "countedAll" ? reply.counts : undefined;
         } catch (error) {
           this.#log.debug("counts not had", { job: jobId, error });
+          return undefined;
         }
-        for (const [n, partition] of asked.entries()) {
-          const answer = answers[n];
-          if (answer === undefined || answer === "no") moved.push(partition);
-          else counts.set(partition, answer);
-        }
-      }),
-    );
-    await Promise.all(
-      moved.map(async (partition) => {
+      },
+      askLeader: async (partition) => {
         const reply = await registers.crawlAtLeader(partition, { kind: "count", partition, jobId });
-        if (reply.kind === "counted") counts.set(partition, reply.counts);
-      }),
-    );
-    return counts;
+        return reply.kind === "counted" ? reply.counts : undefined;
+      },
+    });
   }
 
   #hinted(partition: number, error: unknown): unknown {
@@ -369,9 +354,9 @@ export class CrawlDriver {
     }
     if (!isBusy) return;
     led.leader = leader;
-    this.#watchRunners();
+    this.#runnerWatch.begin();
     // Only about what earlier leaders handed out.
-    void this.#askRunnersOf([leader], Number.POSITIVE_INFINITY);
+    void this.#runnerWatch.askAbout([leader], Number.POSITIVE_INFINITY);
   }
 
   #newLeader(partition: number, led: Led): HostLeader {
@@ -396,14 +381,11 @@ export class CrawlDriver {
         this.#watch.forget(jobId);
         this.#outbox.forget(jobId);
       },
-      nextRunner: () => {
-        this.#watchLoad();
-        return this.#sharing.next();
-      },
+      nextRunner: () => this.#sharing.next(),
       released: (runner) => this.#sharing.released(runner),
       run: (runner, message) => this.#run(runner, message),
       fetchRobots: (task, onStarted) => {
-        this.#watchLoad();
+        this.#sharing.tellLoad();
         return options.pool.run(
           {
             kind: "robots",
@@ -422,7 +404,7 @@ export class CrawlDriver {
 
   #run(runner: string, message: RunMessage): void {
     const { self, ring } = this.#options;
-    this.#watchRunners();
+    this.#runnerWatch.begin();
     if (runner === self.nodeId) {
       const { partition, ref } = message;
       this.#runner.accept(message, (agoMs) => {
@@ -455,75 +437,20 @@ export class CrawlDriver {
     });
   }
 
-  /** Once a second, while pages are handed out. */
-  #watchRunners(): void {
-    if (this.#isWatchingRunners) return;
-    this.#isWatchingRunners = true;
-    this.#after(RUNNING_MS, () => {
-      this.#isWatchingRunners = false;
-      const leaders = [...this.#partitions.values()].flatMap(({ leader }) => leader ?? []);
-      if (leaders.every((leader) => leader.flightsByRunner(0).size === 0)) return;
-      this.#watchRunners();
-      void this.#askRunnersOf(leaders, RUNNING_MS);
-    });
-  }
-
-  /** What peers hear of the load follows it closely while there is one. */
-  #watchLoad(): void {
-    if (this.#isWatchingLoad) return;
-    this.#isWatchingLoad = true;
-    this.#after(LOAD_MS, () => {
-      this.#isWatchingLoad = false;
-      const { load } = this.#sharing;
-      this.#options.ring.setLoad(load);
-      if (load > 0 || this.#runner.flights > 0) this.#watchLoad();
-    });
-  }
-
-  /** One question for each server about all pages that it has of these leaders. */
-  async #askRunnersOf(leaders: readonly HostLeader[], ageMs: number): Promise<void> {
-    const byRunner = new Map<string, { leader: HostLeader; refs: HandoutRef[] }[]>();
-    for (const leader of leaders) {
-      for (const [runner, refs] of leader.flightsByRunner(ageMs)) {
-        const list = byRunner.get(runner);
-        if (list === undefined) byRunner.set(runner, [{ leader, refs }]);
-        else list.push({ leader, refs });
-      }
-    }
-    await Promise.all([...byRunner].map(([runner, asked]) => this.#askRunner(runner, asked)));
-  }
-
-  async #askRunner(runner: string, asked: { leader: HostLeader; refs: HandoutRef[] }[]): Promise<void> {
+  /** What the runner says about pages that leaders here gave it. */
+  async #askRunner(
+    runner: string,
+    groups: Extract<CrawlRequest, { kind: "running" }>["groups"],
+  ): Promise<Answer<"running"> | "gone" | undefined> {
     const { self, ring } = this.#options;
-    const groups = asked.map(({ leader, refs }) => ({
-      partition: leader.partition,
-      ballot: leader.ballot,
-      refs: refs.slice(0, REFS_MAX),
-    }));
-    let reply: CrawlReply;
-    if (runner === self.nodeId) {
-      reply = this.#runner.states(groups);
-    } else {
-      const member = ring.member(runner as NodeId);
-      if (member === undefined || ring.isSuspected(runner as NodeId)) {
-        for (const { leader, refs } of asked) for (const ref of refs) leader.lost(ref);
-        return;
-      }
-      try {
-        reply = await this.#options.call(refOf(member), { kind: "running", groups }, CALL_MS);
-      } catch {
-        // Asked again in a second; the ring tells when it is gone.
-        return;
-      }
-    }
-    if (reply.kind !== "running") return;
-    this.#sharing.heardClock(runner, reply.nowMs);
-    for (const [g, { leader }] of asked.entries()) {
-      for (const [n, ref] of groups[g]!.refs.entries()) {
-        const state = reply.states[g]?.[n];
-        if (state === "no") leader.lost(ref);
-        else if (typeof state === "number") leader.started(ref, state);
-      }
+    if (runner === self.nodeId) return this.#runner.states(groups);
+    const member = ring.member(runner as NodeId);
+    if (member === undefined || ring.isSuspected(runner as NodeId)) return "gone";
+    try {
+      const reply = await this.#options.call(refOf(member), { kind: "running", groups }, CALL_MS);
+      return reply.kind === "running" ? reply : undefined;
+    } catch {
+      return undefined;
     }
   }
 

@@ -3,6 +3,7 @@
  * loaded other one whose load is lower. To hand a page to another server its
  * clock must have been heard of a moment ago, since the time within which it may
  * start counts on that.
+ * Peers decide likewise by the load that this server tells.
  */
 import type { Runner } from "../frontier/frontier-state.ts";
 import type { NodeId } from "../ring/identifier.ts";
@@ -28,6 +29,8 @@ const CLOCK_AGE_MS = 150;
 /** A peer that does not answer is not asked all the time. */
 const CLOCK_RETRY_MS = 500;
 
+const LOAD_MS = 100;
+
 interface Peer {
   timeMs: number;
   heardAtMs: number;
@@ -42,10 +45,14 @@ export class WorkSharing {
   readonly #pool: PoolLike;
   readonly #clock: Clock;
   readonly #askClock: (member: Member) => Promise<number>;
+  readonly #isRunning: () => boolean;
   readonly #onRoom: () => void;
   readonly #peers = new Map<string, Peer>();
   // Decided and not yet with the pool.
   #reserved = 0;
+  // There is no timer while nothing is under way.
+  #loadTimer: (() => void) | undefined;
+  #isStopped = false;
 
   constructor(options: {
     ring: SharingRing;
@@ -53,6 +60,8 @@ export class WorkSharing {
     clock: Clock;
     /** The time on the member's clock. */
     askClock(member: Member): Promise<number>;
+    /** Pages are under way on this server, for whomever. */
+    isRunning(): boolean;
     /** Another server has become able to take pages. */
     onRoom(): void;
   }) {
@@ -60,6 +69,7 @@ export class WorkSharing {
     this.#pool = options.pool;
     this.#clock = options.clock;
     this.#askClock = options.askClock;
+    this.#isRunning = options.isRunning;
     this.#onRoom = options.onRoom;
   }
 
@@ -67,8 +77,25 @@ export class WorkSharing {
     return (this.#pool.running + this.#pool.waiting + this.#reserved) / this.#pool.threads;
   }
 
+  /** There may be a load: what peers hear of it follows it closely while there is one. */
+  tellLoad(): void {
+    if (this.#isStopped) return;
+    this.#loadTimer ??= this.#clock.after(LOAD_MS, () => {
+      this.#loadTimer = undefined;
+      const { load } = this;
+      this.#ring.setLoad(load);
+      if (load > 0 || this.#isRunning()) this.tellLoad();
+    });
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#loadTimer?.();
+  }
+
   /** Each answer is a place taken: give it back with `released`. */
   next(): Runner | undefined {
+    this.tellLoad();
     const own = this.load;
     if (own >= BUSY_PER_THREAD) {
       const peer = this.#leastLoaded(own);
