@@ -4,13 +4,14 @@
  */
 import { hash, randomBytes } from "node:crypto";
 import { z } from "zod";
-import { ClusterError, InvalidInputError, NotFoundError, UnavailableError } from "../errors.ts";
+import { InvalidInputError, NotFoundError, UnavailableError } from "../errors.ts";
 import { canonicalUrl } from "../frontier/canonical-url.ts";
 import { isSettled, type JobRecord, jobOf } from "../job/job-record.ts";
 import type { Failure, Job, JobSpec, JobStats, JobStatus, Result } from "../job/job-spec.ts";
 import { scopeHosts, scopeIssues } from "../job/scope.ts";
-import { type Clock, pause, systemClock } from "./clock.ts";
+import { type Clock, systemClock } from "./clock.ts";
 import type { Answer, CrawlReply, CrawlRequest } from "./crawl-message.ts";
+import { JobFeed } from "./job-feed.ts";
 import { areInline, readSeeds, writeSeeds } from "./job-seeds.ts";
 import { KeyLayout, type Names } from "./key-layout.ts";
 import { decodeRecord, encodeRecord } from "./record.ts";
@@ -73,20 +74,8 @@ const indexSchema = z.object({ jobId: z.string(), createdAtMs: z.number() });
 
 const LIST_READ = 64;
 const LIST_SCANNED_MAX = 4096;
-/** A leader holds a question about news for this long; less than a call may take. */
-const NEWS_WAIT_MS = 1_000;
-const NEWS_MS_MIN = 250;
 const EVENT_PAGES = 100;
-const RETRY_MS = 500;
 const SUBMIT_MS = 10_000;
-
-interface Feed {
-  serial: number;
-  latest: Answer<"job"> | undefined;
-  askedAtMs: number;
-  asking: Promise<void> | undefined;
-  readers: number;
-}
 
 export class ClusterJobs implements Jobs {
   readonly #layout: KeyLayout;
@@ -94,8 +83,8 @@ export class ClusterJobs implements Jobs {
   readonly #clock: Clock;
   readonly #newId: () => Uint8Array;
   readonly #reader: ResultReader;
-  // One line of questions for each job that is watched here, however many watch it.
-  readonly #feeds = new Map<string, Feed>();
+  // Of the jobs that are watched here.
+  readonly #feeds = new Map<string, JobFeed>();
 
   constructor(options: JobsOptions) {
     this.#layout = new KeyLayout(options.naming, options.partitionCount);
@@ -266,7 +255,7 @@ export class ClusterJobs implements Jobs {
       let status: JobStatus | undefined;
       let stats = "";
       while (!signal.aborted) {
-        const reply = await this.#news(jobId, feed, serial, signal);
+        const reply = await feed.next(serial, signal);
         if (reply === undefined) return;
         serial = feed.serial;
         const isFinal = isSettled(reply.record);
@@ -373,63 +362,16 @@ export class ClusterJobs implements Jobs {
     return { participants, isFinal };
   }
 
-  #feedOf(jobId: string): Feed {
+  #feedOf(jobId: string): JobFeed {
     let feed = this.#feeds.get(jobId);
     if (feed === undefined) {
-      feed = {
-        serial: 0,
-        latest: undefined,
-        askedAtMs: Number.NEGATIVE_INFINITY,
-        asking: undefined,
-        readers: 0,
-      };
+      feed = new JobFeed(
+        async (known) => jobReply(await this.#ask(jobId, { kind: "job", participants: true, ...known })),
+        this.#clock,
+      );
       this.#feeds.set(jobId, feed);
     }
     return feed;
-  }
-
-  /** The newest word of the job behind `serial`; undefined when the job is gone or nobody waits any more. */
-  async #news(
-    jobId: string,
-    feed: Feed,
-    serial: number,
-    signal: AbortSignal,
-  ): Promise<Answer<"job"> | undefined> {
-    const isFirst = feed.latest === undefined;
-    while (!signal.aborted) {
-      if (feed.latest !== undefined && feed.serial > serial) return feed.latest;
-      feed.asking ??= this.#askNews(jobId, feed).finally(() => {
-        feed.asking = undefined;
-      });
-      try {
-        await feed.asking;
-      } catch (error) {
-        if (error instanceof NotFoundError) {
-          if (isFirst && serial === 0) throw error;
-          return undefined;
-        }
-        if (!(error instanceof ClusterError) || error.remedy === "reject") throw error;
-        // The job's partition has no leader just now; the stream outlives that.
-        await pause(this.#clock, RETRY_MS);
-      }
-    }
-    return undefined;
-  }
-
-  async #askNews(jobId: string, feed: Feed): Promise<void> {
-    const waitMs = feed.askedAtMs + NEWS_MS_MIN - this.#clock.now();
-    if (waitMs > 0) await pause(this.#clock, waitMs);
-    feed.askedAtMs = this.#clock.now();
-    const newerThan = feed.latest?.news;
-    const reply = jobReply(
-      await this.#ask(jobId, {
-        kind: "job",
-        participants: true,
-        ...(newerThan === undefined ? {} : { newerThan, waitMs: NEWS_WAIT_MS }),
-      }),
-    );
-    feed.latest = reply;
-    feed.serial++;
   }
 }
 
