@@ -78,7 +78,8 @@ export const NEIGHBOUR_RULES: readonly Rule[] = [
     changes: [["this.#backoff = Math.min(BACKOFF_MAX, this.#backoff * 2);", ""]],
     schedule: (ringClass, seed) => {
       const simulator = settled(ringClass, seed, ["1", "4", "6", "8", "a"], 2);
-      Object.assign(simulator.network, { delayMsMin: 100, delayMsMax: 120 });
+      // There and back takes longer than anything is waited for at first.
+      Object.assign(simulator.network, { delayMsMin: 110, delayMsMax: 120 });
       simulator.run(2000);
       simulator.crash(at("6"));
       simulator.runUntil(() => simulator.disorder() === undefined, 8000);
@@ -187,7 +188,7 @@ export const NEIGHBOUR_RULES: readonly Rule[] = [
     schedule: (ringClass, seed) => {
       const simulator = settled(ringClass, seed, [..."0123456789abcdef"], 8);
       simulator.leave(at("9"));
-      simulator.run(700);
+      simulator.run(400);
       return simulator.disorder();
     },
   },
@@ -220,7 +221,7 @@ export const NEIGHBOUR_RULES: readonly Rule[] = [
 
 /** The word that its list has changed gets lost, at several times between two rounds of the one that waits for it. */
 function missedNews(ringClass: typeof Ring, seed: number): string | undefined {
-  for (let afterMs = 0; afterMs < 5000; afterMs += 500) {
+  for (let afterMs = 0; afterMs < 2500; afterMs += 50) {
     const simulator = settled(ringClass, seed, ["1", "3", "5", "7"], 2);
     simulator.run(afterMs);
     simulator.cut(at("5"), at("3"));
