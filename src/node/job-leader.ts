@@ -1,25 +1,27 @@
 /**
  * Leads one job under one ballot of its partition: starts it, offers its seeds,
- * grants credits, confirms its state to those who work for it, decides that it is
- * over, and clears it away. Its memory is a copy of entries that only it writes.
+ * grants credits, confirms its state to those who work for it, tells them when it
+ * changes, decides that it is over, and has it cleared away.
  */
-import { NotLeaderError, WrongStateError } from "../errors.ts";
-import { canonicalUrl } from "../frontier/canonical-url.ts";
-import { OFFER_PAGES_MAX, type OfferedPage } from "../frontier/page.ts";
+import { WrongStateError } from "../errors.ts";
+import { OFFER_PAGES_MAX } from "../frontier/page.ts";
 import { type Account, creditsLeft, grantedAfter } from "../job/budget.ts";
-import { Completion, isQuiet } from "../job/completion.ts";
+import { Completion } from "../job/completion.ts";
 import type { Counts } from "../job/counts.ts";
-import { isSettled, type JobRecord, jobRecordSchema } from "../job/job-record.ts";
-import type { JobStats, JobStatus, Waiting } from "../job/job-spec.ts";
+import { isSettled, type JobRecord } from "../job/job-record.ts";
+import type { JobStatus, Waiting } from "../job/job-spec.ts";
 import { isOpen, isOver, mayBecome } from "../job/life-cycle.ts";
-import { finalStats, noStats, Speed, statsOf } from "../job/stats.ts";
+import { Progress } from "../job/progress.ts";
+import { finalStats, statsOf } from "../job/stats.ts";
 import type { Log } from "../log.ts";
-import type { Ballot, Change, Operation, Outcome } from "../replication/register.ts";
+import type { Ballot, Operation, Outcome } from "../replication/register.ts";
 import { type Clock, pause } from "./clock.ts";
 import type { CrawlReply, CrawlRequest } from "./crawl-message.ts";
-import { readSeeds } from "./job-seeds.ts";
+import { JobLedger } from "./job-ledger.ts";
+import { JobNews } from "./job-news.ts";
+import { removeJob } from "./job-removal.ts";
+import { readSeeds, seedPages } from "./job-seeds.ts";
 import type { KeyLayout } from "./key-layout.ts";
-import { decodeRecord, encodeRecord } from "./record.ts";
 
 export interface JobLeaderPorts {
   readonly clock: Clock;
@@ -47,30 +49,18 @@ type CreditRequest = Extract<CrawlRequest, { kind: "credit" }>;
 
 const ROUND_MS = 2_000;
 const RECALL_MS = 250;
-const NEWS_MS = 100;
 const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 2_000;
 const FIRST_ROUND_MS_MAX = 2_000;
+const NO_RESULT = "no page gave a result: see the job's failures, and whether robots.txt allows its seeds";
 
 export class JobLeader {
   readonly jobId: string;
-  readonly #partition: number;
-  readonly #ballot: Ballot;
   readonly #ports: JobLeaderPorts;
-  readonly #record: JobRecord;
-  readonly #accounts: Map<number, Account>;
+  readonly #ledger: JobLedger;
   readonly #completion: Completion;
-  readonly #progress = new Map<number, Counts>();
-  readonly #waitingOn = new Map<number, readonly Waiting[]>();
-  readonly #speed = new Speed();
-  // What the next batch writes, and who waits for it.
-  #isRecordDirty = false;
-  readonly #dirtyAccounts = new Set<number>();
-  #saving: Promise<void> | undefined;
-  // The linearizable read that has not left yet: all who ask until then share it.
-  #nextRead: Promise<{ version: string; record: JobRecord } | undefined> | undefined;
-  #reading: Promise<unknown> = Promise.resolve();
-  #decoded: { version: string; record: JobRecord } | undefined;
+  readonly #progress = new Progress();
+  readonly #news: JobNews;
   #isRounding = false;
   #wantsRound = false;
   #roundTimer: (() => void) | undefined;
@@ -78,12 +68,8 @@ export class JobLeader {
   #isPushing = false;
   #isSeeding = false;
   #recalledAtMs = Number.NEGATIVE_INFINITY;
-  #heardAtMs = Number.NEGATIVE_INFINITY;
   #firstRound: Promise<void>;
   #firstRoundDone: () => void = () => {};
-  #news = 1;
-  readonly #readers = new Set<() => void>();
-  #newsTimer: (() => void) | undefined;
   #isEnded = false;
 
   constructor(
@@ -94,11 +80,16 @@ export class JobLeader {
     ports: JobLeaderPorts,
   ) {
     this.jobId = record.jobId;
-    this.#partition = partition;
-    this.#ballot = ballot;
-    this.#record = record;
-    this.#accounts = accounts;
     this.#ports = ports;
+    this.#ledger = new JobLedger(partition, ballot, record, accounts, {
+      layout: ports.layout,
+      operate: (operation) => ports.operate(operation),
+      failed: (error) => {
+        this.end();
+        ports.failed(error);
+      },
+    });
+    this.#news = new JobNews(ports.clock);
     this.#completion = new Completion(record.spec.scope.maxPages);
     this.#firstRound = new Promise((resolve) => {
       this.#firstRoundDone = resolve;
@@ -112,10 +103,8 @@ export class JobLeader {
       return;
     }
     if (this.#record.status === "queued") {
-      this.#record.status = "running";
-      this.#record.startedAtMs = this.#ports.clock.wall();
-      this.#isRecordDirty = true;
-      void this.#save().catch(() => {});
+      this.#ledger.change({ status: "running", startedAtMs: this.#ports.clock.wall() });
+      void this.#ledger.save().catch(() => {});
     }
     if (this.#accounts.size === 0) this.#firstRoundDone();
     void this.#seed();
@@ -127,11 +116,10 @@ export class JobLeader {
 
   end(): void {
     this.#isEnded = true;
+    this.#ledger.end();
     this.#roundTimer?.();
-    this.#newsTimer?.();
     this.#firstRoundDone();
-    for (const reader of this.#readers) reader();
-    this.#readers.clear();
+    this.#news.end();
   }
 
   // --- questions ----------------------------------------------------------------------------
@@ -139,31 +127,21 @@ export class JobLeader {
   /** The job as it is, or as soon as it differs from what the asker has. */
   async job({ newerThan, waitMs = 0, participants }: Partial<JobRequest> = {}): Promise<CrawlReply> {
     const { clock } = this.#ports;
-    if (newerThan === this.#news && waitMs > 0) {
-      await new Promise<void>((resolve) => {
-        const cancel = clock.after(waitMs, () => done());
-        const done = () => {
-          cancel();
-          this.#readers.delete(done);
-          resolve();
-        };
-        this.#readers.add(done);
-      });
-    }
+    if (newerThan === this.#news.serial && waitMs > 0) await this.#news.next(waitMs);
     await Promise.race([this.#firstRound, pause(clock, FIRST_ROUND_MS_MAX)]);
     // Taken before the read: what comes in between is news to the asker.
-    const news = this.#news;
-    const read = await this.#readRecord();
+    const news = this.#news.serial;
+    const read = await this.#ledger.read();
     if (read === undefined || read.record.deleted) return { kind: "gone" };
     return {
       kind: "job",
       record: read.record,
-      stats: this.#stats(),
+      stats: this.#record.stats ?? this.#progress.stats(clock.now()),
       news,
       ...(participants === true
         ? {
             participants: [...this.#accounts.keys()].map((partition) => {
-              const counts = this.#progress.get(partition);
+              const counts = this.#progress.countsOf(partition);
               return [partition, counts?.results ?? 0, counts?.failures ?? 0];
             }),
           }
@@ -178,13 +156,12 @@ export class JobLeader {
       throw new WrongStateError(`the job is ${record.status}: it can't become ${to} any more`);
     }
     if (record.status !== to) {
-      record.status = to;
-      this.#isRecordDirty = true;
+      this.#ledger.change({ status: to });
       // Whoever was told something else must not be believed to know.
       this.#completion.disturb();
     }
-    await this.#save();
-    this.#publish(true);
+    await this.#ledger.save();
+    this.#news.publish(true);
     void this.#push();
     if (to === "running") this.#round();
     return this.job();
@@ -192,14 +169,13 @@ export class JobLeader {
 
   async remove(): Promise<CrawlReply> {
     if (!this.#record.deleted) {
-      this.#record.deleted = true;
-      if (!isOver(this.#record.status)) this.#record.status = "cancelled";
-      this.#isRecordDirty = true;
-      await this.#save();
-      this.#publish(true);
+      const { status } = this.#record;
+      this.#ledger.change({ deleted: true, status: isOver(status) ? status : "cancelled" });
+      await this.#ledger.save();
+      this.#news.publish(true);
       void this.#clear();
     } else {
-      await this.#save();
+      await this.#ledger.save();
     }
     return { kind: "accepted" };
   }
@@ -212,19 +188,17 @@ export class JobLeader {
     let account = this.#accounts.get(participant);
     if (account === undefined) {
       account = { granted: 0, returned: 0 };
-      this.#accounts.set(participant, account);
-      this.#dirtyAccounts.add(participant);
+      this.#ledger.setAccount(participant, account);
       this.#completion.disturb();
     }
     const left = creditsLeft(record.spec.scope.maxPages, this.#accounts.values());
     const granted = grantedAfter(account, request, left, this.#accounts.size);
     if (granted !== account.granted) {
-      this.#accounts.set(participant, { ...account, granted });
-      this.#dirtyAccounts.add(participant);
+      this.#ledger.setAccount(participant, { ...account, granted });
     } else if (request.want > 0 && request.granted >= account.granted) {
       this.#recall(participant);
     }
-    await this.#save();
+    await this.#ledger.save();
     return { kind: "credited", granted };
   }
 
@@ -234,7 +208,7 @@ export class JobLeader {
       if (confirm) this.#completion.disturb();
       if (counts !== null) this.#heard(partition, counts, waiting);
     }
-    const read = await this.#readRecord();
+    const read = await this.#ledger.read();
     if (read === undefined || read.record.deleted) return { kind: "gone" };
     const { version, record } = read;
     return {
@@ -251,122 +225,30 @@ export class JobLeader {
     const record = this.#record;
     if (record.deleted || isOver(record.status)) return { kind: "gone" };
     if (record.scopeHosts !== null && !record.scopeHosts.includes(host)) {
-      record.scopeHosts = [...record.scopeHosts, host];
-      this.#isRecordDirty = true;
+      this.#ledger.change({ scopeHosts: [...record.scopeHosts, host] });
     }
-    await this.#save();
+    await this.#ledger.save();
     return { kind: "accepted" };
   }
 
   // --- state --------------------------------------------------------------------------------
 
+  get #record(): Readonly<JobRecord> {
+    return this.#ledger.record;
+  }
+
+  get #accounts(): ReadonlyMap<number, Account> {
+    return this.#ledger.accounts;
+  }
+
   get #maxPages(): number {
     return this.#record.spec.scope.maxPages;
   }
 
-  #stats(): JobStats {
-    if (this.#record.stats !== null) return this.#record.stats;
-    if (this.#progress.size === 0) return noStats;
-    return statsOf(this.#progress.values(), {
-      pagesPerSecond: this.#speed.at(this.#ports.clock.now()),
-      waiting: [...this.#waitingOn.values()].flat(),
-    });
-  }
-
   #heard(partition: number, counts: Counts, waiting: readonly Waiting[] | undefined): void {
-    const known = this.#progress.get(partition);
-    if (waiting !== undefined) this.#waitingOn.set(partition, waiting);
-    this.#heardAtMs = this.#ports.clock.now();
-    // Messages overtake one another; totals tell which is the later state.
-    if (known !== undefined && sizeOf(counts) <= sizeOf(known)) return;
-    this.#progress.set(partition, counts);
-    let settled = 0;
-    for (const c of this.#progress.values()) settled += c.done + c.failed + c.skipped;
-    this.#speed.sample(this.#ports.clock.now(), settled);
-    this.#publish(false);
-    if (this.#record.status === "running" && isQuiet(this.#progress.values(), this.#maxPages)) this.#round();
-  }
-
-  #publish(isUrgent: boolean): void {
-    this.#news++;
-    const tell = () => {
-      this.#newsTimer = undefined;
-      for (const reader of [...this.#readers]) reader();
-    };
-    if (isUrgent) {
-      this.#newsTimer?.();
-      tell();
-    } else {
-      this.#newsTimer ??= this.#ports.clock.after(NEWS_MS, tell);
-    }
-  }
-
-  /** Resolves when everything changed so far is durable. */
-  async #save(): Promise<void> {
-    while (!this.#isEnded) {
-      if (this.#saving !== undefined) {
-        await this.#saving;
-        continue;
-      }
-      if (!this.#isRecordDirty && this.#dirtyAccounts.size === 0) return;
-      this.#saving = this.#write().finally(() => {
-        this.#saving = undefined;
-      });
-      await this.#saving;
-      return;
-    }
-    throw new NotLeaderError(this.#partition);
-  }
-
-  async #write(): Promise<void> {
-    const { layout } = this.#ports;
-    const changes: Change[] = [];
-    if (this.#isRecordDirty) {
-      changes.push({ kind: "put", key: layout.job(this.jobId), value: encodeRecord(this.#record) });
-    }
-    const taken = [...this.#dirtyAccounts].slice(0, 512);
-    for (const partition of taken) {
-      const account = this.#accounts.get(partition);
-      const key = layout.participant(this.jobId, partition);
-      changes.push(
-        account === undefined
-          ? { kind: "delete", key }
-          : { kind: "put", key, value: encodeRecord({ partition, ...account }) },
-      );
-      this.#dirtyAccounts.delete(partition);
-    }
-    this.#isRecordDirty = false;
-    try {
-      await this.#ports.operate({ kind: "batch", changes, conditions: [], onlyUnder: this.#ballot });
-    } catch (error) {
-      if (!this.#isEnded) {
-        this.end();
-        this.#ports.failed(error);
-      }
-      throw error;
-    }
-  }
-
-  /** The job's entry, read after the call: what was acknowledged before is in it, and we still lead. */
-  #readRecord(): Promise<{ version: string; record: JobRecord } | undefined> {
-    if (this.#nextRead !== undefined) return this.#nextRead;
-    const begin = this.#reading;
-    const read = (async () => {
-      await begin;
-      this.#nextRead = undefined;
-      if (this.#isEnded) throw new NotLeaderError(this.#partition);
-      const key = this.#ports.layout.job(this.jobId);
-      const outcome = await this.#ports.operate({ kind: "get", keys: [key] });
-      const entry = outcome.kind === "entries" ? outcome.entries[0] : undefined;
-      if (entry === undefined) return undefined;
-      if (this.#decoded?.version !== entry.version) {
-        this.#decoded = { version: entry.version, record: decodeRecord(jobRecordSchema, entry.value) };
-      }
-      return this.#decoded;
-    })();
-    this.#nextRead = read;
-    this.#reading = read.catch(() => {});
-    return read;
+    if (!this.#progress.heard(partition, counts, waiting, this.#ports.clock.now())) return;
+    this.#news.publish(false);
+    if (this.#record.status === "running" && this.#progress.isQuiet(this.#maxPages)) this.#round();
   }
 
   // --- seeds --------------------------------------------------------------------------------
@@ -376,36 +258,18 @@ export class JobLeader {
     if (this.#isSeeding || record.seededTo >= record.seedCount) return;
     this.#isSeeding = true;
     try {
-      await this.#save();
+      await this.#ledger.save();
       const { layout } = this.#ports;
       const seeds = record.seeds ?? (await readSeeds(layout, this.jobId, (op) => this.#ports.operate(op)));
       while (!this.#isEnded && !isOver(record.status) && record.seededTo < record.seedCount) {
         const chunk = seeds.slice(record.seededTo, record.seededTo + OFFER_PAGES_MAX);
-        const byPartition = new Map<number, OfferedPage[]>();
-        for (const text of chunk) {
-          const canonical = canonicalUrl(text, undefined, record.spec.scope);
-          if (canonical === undefined) continue;
-          const page = {
-            ...canonical,
-            depth: 0,
-            parent: null,
-            priority: record.spec.priority,
-            hops: 0,
-            seed: true,
-          };
-          const partition = layout.hostPartition(canonical.host);
-          const pages = byPartition.get(partition);
-          if (pages === undefined) byPartition.set(partition, [page]);
-          else pages.push(page);
-        }
         await Promise.all(
-          [...byPartition].map(([partition, pages]) =>
+          [...seedPages(layout, record.spec, chunk)].map(([partition, pages]) =>
             this.#askUntilAnswered(partition, { kind: "offer", partition, jobId: this.jobId, pages }),
           ),
         );
-        record.seededTo += chunk.length;
-        this.#isRecordDirty = true;
-        await this.#save();
+        this.#ledger.change({ seededTo: record.seededTo + chunk.length });
+        await this.#ledger.save();
       }
       this.#round();
     } catch (error) {
@@ -442,7 +306,7 @@ export class JobLeader {
     this.#recalledAtMs = nowMs;
     for (const [partition, account] of this.#accounts) {
       if (partition === needy) continue;
-      const spent = this.#progress.get(partition)?.spent ?? 0;
+      const spent = this.#progress.countsOf(partition)?.spent ?? 0;
       if (account.granted - account.returned <= spent) continue;
       this.#ports
         .askHost(partition, {
@@ -453,7 +317,7 @@ export class JobLeader {
         })
         .then((reply) => {
           if (reply.kind === "counted" && reply.counts !== null) this.#account(partition, reply.counts);
-          return this.#save();
+          return this.#ledger.save();
         })
         .catch(() => {});
     }
@@ -464,8 +328,7 @@ export class JobLeader {
     this.#heard(partition, counts, undefined);
     const account = this.#accounts.get(partition);
     if (account === undefined || counts.returned <= account.returned) return;
-    this.#accounts.set(partition, { ...account, returned: counts.returned });
-    this.#dirtyAccounts.add(partition);
+    this.#ledger.setAccount(partition, { ...account, returned: counts.returned });
   }
 
   // --- rounds -------------------------------------------------------------------------------
@@ -473,11 +336,11 @@ export class JobLeader {
   #armRound(): void {
     this.#roundTimer?.();
     this.#roundTimer = this.#ports.clock.after(ROUND_MS, () => {
-      const isSilent = this.#ports.clock.now() - this.#heardAtMs >= ROUND_MS;
+      const isSilent = this.#ports.clock.now() - this.#progress.heardAtMs >= ROUND_MS;
       // Where a read failed, it goes on from where it was.
       void this.#seed();
       // While progress is heard and shows work to do, a round would only disturb.
-      if (isSilent || isQuiet(this.#progress.values(), this.#maxPages)) this.#round();
+      if (isSilent || this.#progress.isQuiet(this.#maxPages)) this.#round();
       this.#armRound();
     });
   }
@@ -504,7 +367,7 @@ export class JobLeader {
         return;
       }
       this.#firstRoundDone();
-      await this.#save();
+      await this.#ledger.save();
       const isSeeded = this.#record.seededTo >= this.#record.seedCount;
       const end = this.#completion.end(counts, isSeeded);
       if (end === "again") this.#wantsRound = true;
@@ -541,16 +404,16 @@ export class JobLeader {
   async #finish(counts: ReadonlyMap<number, Counts>): Promise<void> {
     const record = this.#record;
     const stats = statsOf(counts.values(), { pagesPerSecond: 0, waiting: [] });
-    record.status = stats.results > 0 ? "completed" : "failed";
-    if (stats.results === 0) {
-      record.error = "no page gave a result: see the job's failures, and whether robots.txt allows its seeds";
-    }
-    record.stats = finalStats(stats);
-    record.finishedAtMs = this.#ports.clock.wall();
-    this.#isRecordDirty = true;
-    await this.#save();
+    const isEmpty = stats.results === 0;
+    this.#ledger.change({
+      status: isEmpty ? "failed" : "completed",
+      ...(isEmpty ? { error: NO_RESULT } : {}),
+      stats: finalStats(stats),
+      finishedAtMs: this.#ports.clock.wall(),
+    });
+    await this.#ledger.save();
     this.#ports.log.info("job over", { job: this.jobId, status: record.status, results: stats.results });
-    this.#publish(true);
+    this.#news.publish(true);
     await this.#push();
   }
 
@@ -579,7 +442,7 @@ export class JobLeader {
       if (this.#isEnded || this.#record.deleted) return;
       if (this.#record.status === "cancelled" && this.#record.stats === null) await this.#closeCancelled();
       if (isSettled(this.#record)) {
-        this.#publish(true);
+        this.#news.publish(true);
         this.#ports.finished();
       }
     } catch (error) {
@@ -596,68 +459,35 @@ export class JobLeader {
       counts = await this.#readCounts();
       if (counts === undefined) await pause(this.#ports.clock, RETRY_MS_MIN);
     }
-    this.#record.stats = finalStats(statsOf(counts.values(), { pagesPerSecond: 0, waiting: [] }));
-    this.#record.finishedAtMs = this.#ports.clock.wall();
-    this.#isRecordDirty = true;
-    await this.#save();
+    this.#ledger.change({
+      stats: finalStats(statsOf(counts.values(), { pagesPerSecond: 0, waiting: [] })),
+      finishedAtMs: this.#ports.clock.wall(),
+    });
+    await this.#ledger.save();
   }
 
   // --- deletion -----------------------------------------------------------------------------
 
   async #clear(): Promise<void> {
-    const { layout, clock, log } = this.#ports;
-    const record = this.#record;
+    const { clock, layout, log } = this.#ports;
     try {
-      await this.#save();
-      for (const partition of [...this.#accounts.keys()]) {
-        const reply = await this.#askUntilAnswered(partition, {
-          kind: "drop",
-          partition,
-          jobId: this.jobId,
-        });
-        if (reply === undefined) return;
-        this.#accounts.delete(partition);
-        this.#dirtyAccounts.add(partition);
-        await this.#save();
-      }
-      await this.#ports.dropBlobs();
-      const own = await this.#ports.operate({ kind: "scan", prefix: layout.seeds(this.jobId), limit: 1024 });
-      const changes: Change[] =
-        own.kind === "scanned" ? own.entries.map(({ key }) => ({ kind: "delete", key })) : [];
-      changes.push({ kind: "delete", key: layout.job(this.jobId) });
-      while (!this.#isEnded) {
-        try {
-          const key = layout.jobIndex(record.owner, record.createdAtMs, this.jobId);
-          await this.#ports.operateAt(layout.ownerPartition(record.owner), {
-            kind: "batch",
-            changes: [{ kind: "delete", key }],
-            conditions: [],
-          });
-          break;
-        } catch {
-          await pause(clock, RETRY_MS_MAX);
-        }
-      }
-      if (this.#isEnded) return;
-      await this.#ports.operate({ kind: "batch", changes, conditions: [], onlyUnder: this.#ballot });
+      const isCleared = await removeJob(this.#ledger, {
+        clock,
+        layout,
+        operate: (operation) => this.#ports.operate(operation),
+        operateAt: (partition, operation) => this.#ports.operateAt(partition, operation),
+        drop: async (partition) => {
+          const request = { kind: "drop", partition, jobId: this.jobId } as const;
+          return (await this.#askUntilAnswered(partition, request)) !== undefined;
+        },
+        dropBlobs: () => this.#ports.dropBlobs(),
+        isEnded: () => this.#isEnded,
+      });
+      if (!isCleared) return;
       log.info("job deleted", { job: this.jobId });
       this.#ports.finished();
     } catch (error) {
       if (!this.#isEnded) log.warn("job not deleted yet", { job: this.jobId, error });
     }
   }
-}
-
-/** Grows with every change of a participant's counts. */
-function sizeOf(counts: Counts): number {
-  return (
-    counts.discovered +
-    counts.done +
-    counts.failed +
-    counts.skipped +
-    counts.granted +
-    counts.returned +
-    counts.seq +
-    counts.run
-  );
 }

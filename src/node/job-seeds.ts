@@ -1,5 +1,8 @@
 /** The seeds of a job: in its record while they are short, in entries of their own otherwise. */
 import { z } from "zod";
+import { canonicalUrl } from "../frontier/canonical-url.ts";
+import type { OfferedPage } from "../frontier/page.ts";
+import type { SeedlessSpec } from "../job/job-record.ts";
 import type { Operation, Outcome } from "../replication/register.ts";
 import type { KeyLayout } from "./key-layout.ts";
 import { decodeRecord, encodeRecord } from "./record.ts";
@@ -7,7 +10,8 @@ import { decodeRecord, encodeRecord } from "./record.ts";
 /** Characters of all seeds up to which they stand in the record. */
 const INLINE_LENGTH_MAX = 16 * 1024;
 const CHUNK_LENGTH_MAX = 256 * 1024;
-const CHUNKS_MAX = 1024;
+/** No job has more entries of seeds. */
+export const SEED_ENTRIES_MAX = 1024;
 
 const seedsSchema = z.array(z.string());
 
@@ -39,7 +43,26 @@ export async function readSeeds(
   jobId: string,
   operate: (operation: Operation) => Promise<Outcome>,
 ): Promise<string[]> {
-  const outcome = await operate({ kind: "scan", prefix: layout.seeds(jobId), limit: CHUNKS_MAX });
+  const outcome = await operate({ kind: "scan", prefix: layout.seeds(jobId), limit: SEED_ENTRIES_MAX });
   if (outcome.kind !== "scanned") return [];
   return outcome.entries.flatMap((entry) => decodeRecord(seedsSchema, entry.value));
+}
+
+/** The pages that these seeds are, by the partition of their host. */
+export function seedPages(
+  layout: KeyLayout,
+  spec: SeedlessSpec,
+  seeds: readonly string[],
+): Map<number, OfferedPage[]> {
+  const byPartition = new Map<number, OfferedPage[]>();
+  for (const text of seeds) {
+    const canonical = canonicalUrl(text, undefined, spec.scope);
+    if (canonical === undefined) continue;
+    const page = { ...canonical, depth: 0, parent: null, priority: spec.priority, hops: 0, seed: true };
+    const partition = layout.hostPartition(canonical.host);
+    const pages = byPartition.get(partition);
+    if (pages === undefined) byPartition.set(partition, [page]);
+    else pages.push(page);
+  }
+  return byPartition;
 }
