@@ -4,20 +4,18 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
 import { UsageError } from "../../errors.ts";
 import type { Client, Loss, NodeStatus } from "../../sdk/client.ts";
+import { type ClientFlags, clientCommand, withClient } from "../client-command.ts";
 import { DONE, FAILED, type Runner } from "../exit-code.ts";
 import { interruption, whenAborted } from "../interrupt.ts";
-import { type ConnectionFlags, connect, signInOf, withConnectionFlags } from "../profile.ts";
+import { signInOf } from "../profile.ts";
 import { note, printable, say, sayJson, shortNode, table } from "../terminal.ts";
 
-interface Flags extends ConnectionFlags {
-  readonly json?: true;
-}
-interface DrainFlags extends Flags {
+interface DrainFlags extends ClientFlags {
   /** Commander's name for --no-wait. */
   readonly wait: boolean;
   readonly undo?: true;
 }
-interface RecoverFlags extends Flags {
+interface RecoverFlags extends ClientFlags {
   readonly yes?: true;
 }
 
@@ -27,23 +25,14 @@ const AUDIT_PAGE = 1000;
 
 /** @param cluster the command that they are part of. */
 export function addClusterAdministration(cluster: Command, program: Command, run: Runner): void {
-  const described = (parent: Command, usage: string, description: string) =>
-    withConnectionFlags(parent.command(usage).description(description)).option("--json", "print JSON");
-  const withClient = (flags: Flags, work: (client: Client) => Promise<number>) =>
-    run(async () => {
-      const client = await connect(flags);
-      try {
-        return await work(client);
-      } finally {
-        await client.close();
-      }
-    });
+  const act = (flags: ClientFlags, work: (client: Client) => Promise<number>) =>
+    run(() => withClient(flags, work));
 
-  described(cluster, "drain <node>", "move a server's leaderships and copies away, so that it may stop")
+  clientCommand(cluster, "drain <node>", "move a server's leaderships and copies away, so that it may stop")
     .option("--no-wait", "don't wait until nothing is left on it")
     .option("--undo", "let it keep its share again")
     .action((name: string, flags: DrainFlags) =>
-      withClient(flags, async (client) => {
+      act(flags, async (client) => {
         const node = await nodeNamed(client, name);
         if (flags.undo === true) {
           await client.cluster.keep(node.nodeId);
@@ -58,12 +47,12 @@ export function addClusterAdministration(cluster: Command, program: Command, run
         return DONE;
       }),
     );
-  described(
+  clientCommand(
     cluster,
     "remove <node>",
     "strike a server off for good: it is refused, and its copies are replaced",
-  ).action((name: string, flags: Flags) =>
-    withClient(flags, async (client) => {
+  ).action((name: string, flags: ClientFlags) =>
+    act(flags, async (client) => {
       // One that is away may not be shown any more: then its whole id is needed.
       const nodeId = /^[0-9a-f]{40}$/.test(name) ? name : (await nodeNamed(client, name)).nodeId;
       await client.cluster.remove(nodeId);
@@ -72,11 +61,15 @@ export function addClusterAdministration(cluster: Command, program: Command, run
       return DONE;
     }),
   );
-  described(cluster, "recover", "let partitions go on that lost their majority for ever; asks before it does")
+  clientCommand(
+    cluster,
+    "recover",
+    "let partitions go on that lost their majority for ever; asks before it does",
+  )
     .option("--yes", "don't ask")
-    .action((flags: RecoverFlags) => withClient(flags, (client) => recover(client, flags)));
-  described(program, "audit", "what was done to the cluster, and by whom").action((flags: Flags) =>
-    withClient(flags, async (client) => {
+    .action((flags: RecoverFlags) => act(flags, (client) => recover(client, flags)));
+  clientCommand(program, "audit", "what was done to the cluster, and by whom").action((flags: ClientFlags) =>
+    act(flags, async (client) => {
       for (let cursor: string | undefined; ; ) {
         const { items, nextCursor } = await client.cluster.audit({ limit: AUDIT_PAGE, cursor });
         for (const event of items) {

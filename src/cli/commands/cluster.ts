@@ -3,35 +3,24 @@ import { writeFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { UsageError } from "../../errors.ts";
 import type { Client, ClusterStatus, LookupTrace } from "../../sdk/client.ts";
+import { type ClientFlags, clientCommand, withClient } from "../client-command.ts";
 import { DONE, FAILED, type Runner } from "../exit-code.ts";
-import { type ConnectionFlags, connect, withConnectionFlags } from "../profile.ts";
 import { note, printable, say, sayJson, shortNode, table } from "../terminal.ts";
 import { addClusterAdministration } from "./cluster-administration.ts";
 
-interface ClusterFlags extends ConnectionFlags {
-  readonly json?: true;
-}
-interface JoinTokenFlags extends ClusterFlags {
+interface JoinTokenFlags extends ClientFlags {
   readonly output?: string;
 }
 
 export function addCluster(program: Command, run: Runner): void {
   const cluster = program.command("cluster").description("look at the ring, and let servers in");
-  const sub = (usage: string, description: string) =>
-    withConnectionFlags(cluster.command(usage).description(description)).option("--json", "print JSON");
-  const withClient = (flags: ClusterFlags, work: (client: Client) => Promise<number>) =>
-    run(async () => {
-      const client = await connect(flags);
-      try {
-        return await work(client);
-      } finally {
-        await client.close();
-      }
-    });
+  const sub = (usage: string, description: string) => clientCommand(cluster, usage, description);
+  const act = (flags: ClientFlags, work: (client: Client) => Promise<number>) =>
+    run(() => withClient(flags, work));
 
   sub("status", "members, copies, health; exit code 1 when a partition is not served").action(
-    (flags: ClusterFlags) =>
-      withClient(flags, async (client) => {
+    (flags: ClientFlags) =>
+      act(flags, async (client) => {
         const status = await client.cluster.status();
         if (flags.json === true) sayJson(status);
         else say(statusText(status));
@@ -39,8 +28,8 @@ export function addCluster(program: Command, run: Runner): void {
       }),
   );
   sub("lookup <key>", "where a key is, e.g. host/example.org or job/ID").action(
-    (key: string, flags: ClusterFlags) =>
-      withClient(flags, async (client) => {
+    (key: string, flags: ClientFlags) =>
+      act(flags, async (client) => {
         const trace = await client.cluster.lookup(key);
         if (flags.json === true) sayJson(trace);
         else {
@@ -56,7 +45,7 @@ export function addCluster(program: Command, run: Runner): void {
   sub("join-token", "a token that lets one server in, for an hour")
     .option("-o, --output <file>", "write it to a file that only you can read")
     .action((flags: JoinTokenFlags) =>
-      withClient(flags, async (client) => {
+      act(flags, async (client) => {
         const { token, expiresAt } = await client.cluster.createJoinToken();
         if (flags.output !== undefined) await writeSecret(flags.output, token);
         if (flags.json === true) sayJson(flags.output === undefined ? { token, expiresAt } : { expiresAt });

@@ -2,15 +2,12 @@
 import { type Command, Option } from "commander";
 import { type Job, type JobStatus, jobStatusSchema } from "../../job/job-spec.ts";
 import type { Client } from "../../sdk/client.ts";
+import { type ClientFlags, clientCommand, withClient } from "../client-command.ts";
 import { DONE, type Runner } from "../exit-code.ts";
 import { wholeNumber } from "../flag.ts";
-import { type ConnectionFlags, connect, withConnectionFlags } from "../profile.ts";
 import { printable, say, sayJson, shortened, table } from "../terminal.ts";
 
-interface JobsFlags extends ConnectionFlags {
-  readonly json?: true;
-}
-interface ListFlags extends JobsFlags {
+interface ListFlags extends ClientFlags {
   readonly status?: JobStatus;
   readonly limit: number;
 }
@@ -19,24 +16,18 @@ const NAME_CHARS = 40;
 
 export function addJobs(program: Command, run: Runner): void {
   const jobs = program.command("jobs").description("list, look at, pause, resume, cancel and remove jobs");
-  const sub = (usage: string, description: string) =>
-    withConnectionFlags(jobs.command(usage).description(description)).option("--json", "print JSON");
-  const withClient = (flags: JobsFlags, work: (client: Client) => Promise<void>) =>
+  const sub = (usage: string, description: string) => clientCommand(jobs, usage, description);
+  const act = (flags: ClientFlags, work: (client: Client) => Promise<void>) =>
     run(async () => {
-      const client = await connect(flags);
-      try {
-        await work(client);
-        return DONE;
-      } finally {
-        await client.close();
-      }
+      await withClient(flags, work);
+      return DONE;
     });
 
   sub("list", "your jobs, newest first")
     .addOption(new Option("--status <status>", "only these").choices(jobStatusSchema.options))
     .option("--limit <n>", "at most", wholeNumber(1, 1000), 20)
     .action((flags: ListFlags) =>
-      withClient(flags, async (client) => {
+      act(flags, async (client) => {
         const { items } = await client.jobs.list({ limit: flags.limit, status: flags.status });
         if (flags.json === true) for (const job of items) sayJson(job);
         else say(items.length === 0 ? "no jobs" : table(HEAD, items.map(row)));
@@ -49,16 +40,16 @@ export function addJobs(program: Command, run: Runner): void {
     cancel: "end a job; what it has stored stays",
   } as const;
   for (const action of ["get", "pause", "resume", "cancel"] as const) {
-    sub(`${action} <job>`, actions[action]).action((jobId: string, flags: JobsFlags) =>
-      withClient(flags, async (client) => {
+    sub(`${action} <job>`, actions[action]).action((jobId: string, flags: ClientFlags) =>
+      act(flags, async (client) => {
         const job = await client.jobs[action](jobId);
         if (flags.json === true) sayJson(job);
         else show(job);
       }),
     );
   }
-  sub("rm <job>", "remove a job and all that it has stored").action((jobId: string, flags: JobsFlags) =>
-    withClient(flags, async (client) => {
+  sub("rm <job>", "remove a job and all that it has stored").action((jobId: string, flags: ClientFlags) =>
+    act(flags, async (client) => {
       await client.jobs.remove(jobId);
       if (flags.json === true) sayJson({ id: jobId, removed: true });
       else say(`removed ${printable(jobId)}`);

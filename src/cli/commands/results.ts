@@ -1,8 +1,9 @@
 /** `results`: what a job has stored, as a file or line by line. */
 import type { Command } from "commander";
+import { withClient } from "../client-command.ts";
 import { DONE, PARTLY_FAILED, type Runner } from "../exit-code.ts";
 import { interruption } from "../interrupt.ts";
-import { type ConnectionFlags, connect, withConnectionFlags } from "../profile.ts";
+import { type ConnectionFlags, withConnectionFlags } from "../profile.ts";
 import { formatOf, ResultFile, requireWritable } from "../result-file.ts";
 import { note } from "../terminal.ts";
 
@@ -28,8 +29,7 @@ async function results(jobId: string, flags: ResultsFlags): Promise<number> {
     await requireWritable(flags.output);
   }
   const interrupted = interruption();
-  const client = await connect(flags);
-  try {
+  return withClient(flags, async (client) => {
     const { spec } = await client.jobs.get(jobId);
     const fields = Object.keys(spec.extract);
     const file =
@@ -47,7 +47,5 @@ async function results(jobId: string, flags: ResultsFlags): Promise<number> {
     }
     if (flags.output !== undefined) note(`${file.count} results in ${flags.output}`);
     return interrupted.aborted ? PARTLY_FAILED : DONE;
-  } finally {
-    await client.close();
-  }
+  });
 }
