@@ -15,7 +15,7 @@ import {
   recoverySchema,
   removeNode,
 } from "./administration-calls.ts";
-import { asEmpty, asJson, type Route, route } from "./route.ts";
+import { asEmpty, asJson, listOf, type Route, route } from "./route.ts";
 
 const KIB = 1024;
 
@@ -67,7 +67,7 @@ export const administrationRoutes: readonly Route[] = [
     call: listAudit,
     summary: "What was done to the cluster, and by whom",
     query: auditPageSchema,
-    response: z.object({ items: z.array(auditEventSchema), nextCursor: z.string().nullable() }),
+    response: listOf(auditEventSchema),
     input: ({ query }) => query,
     answer: asJson,
   }),

@@ -126,6 +126,10 @@ export function route<
   };
 }
 
+/** The body of every list. */
+export const listOf = (item: z.ZodType) =>
+  z.object({ items: z.array(item), nextCursor: z.string().nullable() });
+
 export const asJson = (body: unknown): Answer => ({ kind: "json", body });
 export const asEmpty = (): Answer => ({ kind: "empty" });
 

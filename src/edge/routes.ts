@@ -38,7 +38,7 @@ import {
   submitJob,
 } from "./job-calls.ts";
 import { lockRoutes } from "./lock-routes.ts";
-import { asEmpty, asJson, type Route, route } from "./route.ts";
+import { asEmpty, asJson, listOf, type Route, route } from "./route.ts";
 import { scrapePage, scrapeSchema } from "./scrape-call.ts";
 import { valueRoutes } from "./value-routes.ts";
 
@@ -48,7 +48,6 @@ const SPEC_BYTES_MAX = 4096 * KIB;
 const SMALL_BODY_BYTES_MAX = 16 * KIB;
 
 const ofJob = z.object({ id: jobIdSchema });
-const listOf = (item: z.ZodType) => z.object({ items: z.array(item), nextCursor: z.string().nullable() });
 const jobAction = { params: ofJob, response: jobSchema, answer: asJson } as const;
 
 export const routes: readonly Route[] = [

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { KEY_VALUE_BYTES_MAX } from "../node/key-values.ts";
 import { idempotencyKeySchema } from "./job-calls.ts";
-import { type Answer, asEmpty, asJson, type Route, route } from "./route.ts";
+import { type Answer, asEmpty, asJson, listOf, type Route, route } from "./route.ts";
 import {
   CONTENT_TYPE,
   conditionsSchema,
@@ -93,7 +93,7 @@ export const valueRoutes: readonly Route[] = [
     summary: "The keys of a namespace, in an order of the cluster's own",
     params: z.object({ namespace: namespaceSchema }),
     query: listQuerySchema,
-    response: z.object({ items: z.array(valueInfoSchema), nextCursor: z.string().nullable() }),
+    response: listOf(valueInfoSchema),
     input: ({ params, query }) => ({ ...query, ...params }),
     answer: asJson,
   }),
