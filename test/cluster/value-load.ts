@@ -5,6 +5,7 @@
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Client } from "../../src/sdk/client.ts";
+import { Load } from "./load.ts";
 
 const NAMESPACE = "load";
 
@@ -15,44 +16,19 @@ export interface ValueLoadOptions {
   readonly everyMs?: number;
 }
 
-export class ValueLoad {
-  readonly #stopping = new AbortController();
-  readonly #writers: Promise<void>[];
+export class ValueLoad extends Load {
   /** By key: the count that was acknowledged last. */
   readonly #acknowledged = new Map<string, number>();
   readonly #begun = new Map<string, number>();
-  readonly #failed: string[] = [];
-  #answers = 0;
-  #longestMs = 0;
 
   /** @param clients one a writer. */
   constructor(clients: readonly Client[], { keys = 20, everyMs = 10 }: ValueLoadOptions = {}) {
-    this.#writers = clients.map((client, writer) => this.#write(client, writer, keys, everyMs));
-  }
-
-  /** Calls that were answered. */
-  get answers(): number {
-    return this.#answers;
-  }
-
-  /** In words. */
-  get failed(): readonly string[] {
-    return this.#failed;
+    super();
+    this.begin(clients.map((client, writer) => this.#write(client, writer, keys, everyMs)));
   }
 
   get keys(): string[] {
     return [...this.#acknowledged.keys()];
-  }
-
-  /** Of the call that took longest, or is under way for longer. */
-  get longestMs(): number {
-    return this.#longestMs;
-  }
-
-  /** Resolves when the calls under way are answered. */
-  async stop(): Promise<void> {
-    this.#stopping.abort();
-    await Promise.all(this.#writers);
   }
 
   /** What of all that was acknowledged is not there, asked by `client`; in words. */
@@ -82,12 +58,12 @@ export class ValueLoad {
   }
 
   async #write(client: Client, writer: number, keys: number, everyMs: number): Promise<void> {
-    const { signal } = this.#stopping;
+    const signal = this.stopping;
     for (let n = 0; !signal.aborted; n++) {
       const key = `writer ${writer}, key ${n % keys}`;
       const count = (this.#begun.get(key) ?? 0) + 1;
       this.#begun.set(key, count);
-      const isWritten = await this.#ask(`write ${count} to ${key}`, async () => {
+      const isWritten = await this.ask(`write ${count} to ${key}`, async () => {
         await client.kv.set(NAMESPACE, key, String(count));
         return true;
       });
@@ -96,9 +72,9 @@ export class ValueLoad {
       const other = others[(n * 7) % Math.max(1, others.length)];
       if (other !== undefined) {
         const before = this.#acknowledged.get(other)!;
-        await this.#ask(`read ${other}`, async () => {
+        await this.ask(`read ${other}`, async () => {
           const problem = this.#problemOf(other, (await client.kv.get(NAMESPACE, other))?.text(), before);
-          if (problem !== undefined) this.#failed.push(problem);
+          if (problem !== undefined) this.noteFailure(problem);
         });
       }
       await pause(everyMs, undefined, { signal }).catch(() => {});
@@ -109,20 +85,6 @@ export class ValueLoad {
     const count = Number(found ?? 0);
     const isRight = count >= atLeast && count <= this.#begun.get(key)!;
     return isRight ? undefined : `${key}: ${found} instead of ${atLeast} to ${this.#begun.get(key)}`;
-  }
-
-  async #ask<T>(what: string, ask: () => Promise<T>): Promise<T | undefined> {
-    const askedMs = performance.now();
-    try {
-      const answer = await ask();
-      this.#answers++;
-      return answer;
-    } catch (error) {
-      this.#failed.push(`${what}: ${error}`);
-      return undefined;
-    } finally {
-      this.#longestMs = Math.max(this.#longestMs, performance.now() - askedMs);
-    }
   }
 }
 
