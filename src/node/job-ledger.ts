@@ -9,7 +9,13 @@
 import { NotLeaderError } from "../errors.ts";
 import type { Account } from "../job/budget.ts";
 import { type JobRecord, jobRecordSchema } from "../job/job-record.ts";
-import type { Ballot, Change, Operation, Outcome } from "../replication/register.ts";
+import {
+  BATCH_CHANGES_MAX,
+  type Ballot,
+  type Change,
+  type Operation,
+  type Outcome,
+} from "../replication/register.ts";
 import type { KeyLayout } from "./key-layout.ts";
 import { decodeRecord, encodeRecord } from "./record.ts";
 
@@ -20,9 +26,6 @@ export interface JobLedgerPorts {
   /** A write failed: what is here may not be what is durable. */
   failed(error: unknown): void;
 }
-
-/** Accounts a batch; the rest follows in the next. */
-const ACCOUNTS_MAX = 512;
 
 export class JobLedger {
   readonly #partition: number;
@@ -135,6 +138,7 @@ export class JobLedger {
     this.#isEnded = true;
   }
 
+  /** All that is changed by now, in as many batches as it needs. */
   async #write(): Promise<void> {
     const { layout } = this.#ports;
     const { jobId } = this.#record;
@@ -142,8 +146,7 @@ export class JobLedger {
     if (this.#isRecordDirty) {
       changes.push({ kind: "put", key: layout.job(jobId), value: encodeRecord(this.#record) });
     }
-    const taken = [...this.#dirtyAccounts].slice(0, ACCOUNTS_MAX);
-    for (const partition of taken) {
+    for (const partition of this.#dirtyAccounts) {
       const account = this.#accounts.get(partition);
       const key = layout.participant(jobId, partition);
       changes.push(
@@ -151,11 +154,19 @@ export class JobLedger {
           ? { kind: "delete", key }
           : { kind: "put", key, value: encodeRecord({ partition, ...account }) },
       );
-      this.#dirtyAccounts.delete(partition);
     }
     this.#isRecordDirty = false;
+    this.#dirtyAccounts.clear();
     try {
-      await this.#ports.operate({ kind: "batch", changes, conditions: [], onlyUnder: this.#ballot });
+      for (let n = 0; n < changes.length; n += BATCH_CHANGES_MAX) {
+        const batch = changes.slice(n, n + BATCH_CHANGES_MAX);
+        await this.#ports.operate({
+          kind: "batch",
+          changes: batch,
+          conditions: [],
+          onlyUnder: this.#ballot,
+        });
+      }
     } catch (error) {
       if (!this.#isEnded) this.#ports.failed(error);
       throw error;

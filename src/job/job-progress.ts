@@ -8,7 +8,7 @@ import type { Counts } from "./counts.ts";
 import type { JobStats, Waiting } from "./job-spec.ts";
 import { noStats, Speed, statsOf } from "./stats.ts";
 
-export class Progress {
+export class JobProgress {
   // By participant.
   readonly #counts = new Map<number, Counts>();
   readonly #waiting = new Map<number, readonly Waiting[]>();
