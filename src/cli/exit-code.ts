@@ -2,7 +2,10 @@
 export const DONE = 0;
 export const FAILED = 1;
 export const WRONG_USAGE = 2;
-/** Some URLs gave no result, or the crawl was interrupted: what was stored is good. */
+/**
+ * The question was answered, but not all is well: some URLs gave no result, the crawl was interrupted (what was
+ * stored is good), or the cluster does not serve all partitions.
+ */
 export const PARTLY_FAILED = 3;
 
 /** A command's work; resolves with its exit code. */

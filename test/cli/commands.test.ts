@@ -85,6 +85,25 @@ test("the ring is shown as a table, and a join token is handed over in a file of
   t.equal((await run("cluster", "join-token", "-o", "token")).code, 2, "nothing is overwritten");
 });
 
+test("a script tells a partition that is not served from a cluster that could not be asked", async (t) => {
+  const { run, ground } = await setUp(t);
+
+  Object.assign(ground.partitions, { full: 15, unserved: 1 });
+  const partly = await run("cluster", "status");
+  const nobody = { servers: ["https://127.0.0.1:1"], ca: ground.ca, username: "admin", password: PASSWORD };
+  const unasked = await run(
+    "cluster",
+    "status",
+    "--profile",
+    join(t.testdir({ p: JSON.stringify(nobody) }), "p"),
+  );
+
+  t.equal(partly.code, 3);
+  t.match(partly.stdout, /15 with three copies or more, 0 with fewer, 1 not served/);
+  t.equal(unasked.code, 1);
+  t.match(unasked.stderr, /no server answers at https:\/\/127\.0\.0\.1:1/);
+});
+
 test("who may not, and who has the wrong password, is told so with exit code 1", async (t) => {
   const { run, cwd, url, ground } = await setUp(t, "victor");
 

@@ -2,7 +2,13 @@
 import { createHash } from "node:crypto";
 import { Agent, request } from "undici";
 import { RegisterAccounts } from "../../src/edge/accounts.ts";
-import type { ClusterView, EdgeBackend, NodeStatus, Readiness } from "../../src/edge/backend.ts";
+import type {
+  ClusterStatus,
+  ClusterView,
+  EdgeBackend,
+  NodeStatus,
+  Readiness,
+} from "../../src/edge/backend.ts";
 import { createEdge, type Edge } from "../../src/edge/edge.ts";
 import {
   createAuthority,
@@ -53,6 +59,8 @@ export interface Ground {
   readonly logged: string[];
   readonly readiness: { value: Readiness };
   readonly nodes: NodeStatus[];
+  /** As the status tells of them. */
+  readonly partitions: ClusterStatus["partitions"];
   /** What operators asked for, and who. */
   readonly administered: string[];
   /** Lets all edges look at the accounts anew. */
@@ -96,6 +104,7 @@ export async function createGround(): Promise<Ground> {
   await entries.put("signing", signing.kid, signing, "absent");
   const readiness = { value: { ready: true, reasons: [], durability: "full" } as Readiness };
   const nodes: NodeStatus[] = [];
+  const partitions = { full: 16, degraded: 0, unserved: 0, complete: 16 };
   const running: RunningEdge[] = [];
   const lockKeeper = new LockKeeper({
     layout,
@@ -129,6 +138,7 @@ export async function createGround(): Promise<Ground> {
     logged,
     readiness,
     nodes,
+    partitions,
     administered,
     renewAccounts: async () => {
       for (const { accounts } of running) await accounts.renew();
@@ -139,7 +149,7 @@ export async function createGround(): Promise<Ground> {
         clusterId: CLUSTER_ID,
         jobs,
         accounts,
-        cluster: clusterOf(nodes),
+        cluster: clusterOf(nodes, partitions),
         administration,
         audit: new AuditLog(registers, layout),
         values: new KeyValues({ registers, layout }),
@@ -183,7 +193,7 @@ export const LOSS: PartitionLoss = {
   seen: "0123456789abcdef",
 };
 
-function clusterOf(nodes: NodeStatus[]): ClusterView {
+function clusterOf(nodes: NodeStatus[], partitions: ClusterStatus["partitions"]): ClusterView {
   const nodeId = "a".repeat(40);
   return {
     status: async () => ({
@@ -194,7 +204,7 @@ function clusterOf(nodes: NodeStatus[]): ClusterView {
       ready: true,
       reasons: [],
       durability: "full",
-      partitions: { full: 16, degraded: 0, unserved: 0, complete: 16 },
+      partitions,
       ring: { predecessor: null, successors: [], fingers: [] },
       nodes,
     }),

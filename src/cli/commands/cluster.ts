@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { UsageError } from "../../errors.ts";
 import type { Client, ClusterStatus, LookupTrace } from "../../sdk/client.ts";
 import { type ClientFlags, clientCommand, withClient } from "../client-command.ts";
-import { DONE, FAILED, type Runner } from "../exit-code.ts";
+import { DONE, PARTLY_FAILED, type Runner } from "../exit-code.ts";
 import { note, printable, say, sayJson, shortNode, table } from "../terminal.ts";
 import { addClusterAdministration } from "./cluster-administration.ts";
 
@@ -13,18 +13,20 @@ interface JoinTokenFlags extends ClientFlags {
 }
 
 export function addCluster(program: Command, run: Runner): void {
-  const cluster = program.command("cluster").description("look at the ring, and let servers in");
+  const cluster = program
+    .command("cluster")
+    .description("the ring: look at it, let servers in and out, let lost partitions go on");
   const sub = (usage: string, description: string) => clientCommand(cluster, usage, description);
   const act = (flags: ClientFlags, work: (client: Client) => Promise<number>) =>
     run(() => withClient(flags, work));
 
-  sub("status", "members, copies, health; exit code 1 when a partition is not served").action(
+  sub("status", "members, copies, health; exit code 3 when a partition is not served").action(
     (flags: ClientFlags) =>
       act(flags, async (client) => {
         const status = await client.cluster.status();
         if (flags.json === true) sayJson(status);
         else say(statusText(status));
-        return status.partitions.unserved === 0 ? DONE : FAILED;
+        return status.partitions.unserved === 0 ? DONE : PARTLY_FAILED;
       }),
   );
   sub("lookup <key>", "where a key is, e.g. host/example.org or job/ID").action(
