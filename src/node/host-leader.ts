@@ -10,7 +10,7 @@ import { Frontier } from "../frontier/frontier.ts";
 import type { HandoutRef, Runner } from "../frontier/frontier-state.ts";
 import type { JobView } from "../frontier/job-share.ts";
 import type { OfferedPage } from "../frontier/page.ts";
-import type { FoundPage, Outcome } from "../frontier/verdict.ts";
+import type { Outcome } from "../frontier/verdict.ts";
 import type { Counts } from "../job/counts.ts";
 import { pendingOf } from "../job/counts.ts";
 import type { JobStatus, Waiting } from "../job/job-spec.ts";
@@ -20,11 +20,13 @@ import type { TaskEnd } from "../pool/task.ts";
 import type { Ballot, Operation, Outcome as RegisterOutcome } from "../replication/register.ts";
 import { type Clock, pause } from "./clock.ts";
 import type { CrawlReply, RunMessage } from "./crawl-message.ts";
+import { CreditRequests } from "./credit-requests.ts";
 import { FrontierStore } from "./frontier-store.ts";
 import type { Watcher } from "./job-watch.ts";
 import type { KeyLayout } from "./key-layout.ts";
+import { LinkPlacement } from "./link-placement.ts";
 import type { OfferAnswer } from "./offer-outbox.ts";
-import { pageTaskOf, scopeTestsOf } from "./page-task.ts";
+import { pageTaskOf } from "./page-task.ts";
 
 export interface HostLeaderPorts {
   readonly nodeId: string;
@@ -62,9 +64,6 @@ export interface HostLeaderPorts {
 /** Offers and reports waiting in one partition; beyond, `BUSY`. Reports have room of their own. */
 const OFFERS_MAX = 64;
 const REPORTS_MAX = 1024;
-const CREDIT_RETRY_MS = 250;
-const READ_RETRY_MS = 100;
-const VIEW_RETRY_MS = 50;
 
 export class HostLeader implements Watcher {
   readonly partition: number;
@@ -72,14 +71,14 @@ export class HostLeader implements Watcher {
   readonly #ports: HostLeaderPorts;
   readonly #frontier: Frontier;
   readonly #store: FrontierStore;
+  readonly #placement: LinkPlacement;
+  readonly #credits: CreditRequests;
   // By the id under which the frontier has it.
   readonly #waiting = new Map<
     number,
     { resolve(answer: "accepted" | "refused"): void; reject(error: unknown): void }
   >();
   readonly #committed = new Map<string, Counts>();
-  // When an ask for credits may be repeated, by job; infinite while one is under way.
-  readonly #creditAtMs = new Map<string, number>();
   // Runners of pages that this leader handed to other servers, by hand-out.
   readonly #elsewhere = new Map<string, string>();
   readonly #dropping = new Set<string>();
@@ -99,6 +98,18 @@ export class HostLeader implements Watcher {
     this.#ports = ports;
     this.#frontier = new Frontier({ robotsWaitMs: ports.robotsWaitMs, random: ports.random });
     this.#store = new FrontierStore(ports.layout, ballot, (operation) => this.#operate(operation));
+    this.#placement = new LinkPlacement(partition, this.#frontier, {
+      clock: ports.clock,
+      layout: ports.layout,
+      offer: (jobId, pages) => ports.offer(jobId, pages),
+      widen: async (jobId, host) => (await ports.askJob(jobId, { kind: "widen", host })).kind === "accepted",
+      isEnded: () => this.#isEnded,
+    });
+    this.#credits = new CreditRequests({
+      clock: ports.clock,
+      ask: (jobId, want) => this.#askCredit(jobId, want),
+      onChange: () => this.advance(),
+    });
   }
 
   get isIdle(): boolean {
@@ -161,8 +172,12 @@ export class HostLeader implements Watcher {
     }
     this.#reports++;
     try {
-      const own = await this.#placeLinks(ref, outcome);
-      if (own === undefined) return { kind: "refused" };
+      const own = await this.#placement.place(ref, outcome);
+      if (own === undefined) {
+        this.#frontier.forget(ref.jobId);
+        this.advance();
+        return { kind: "refused" };
+      }
       return { kind: await this.#answerTo((id) => this.#frontier.settle(id, ref, outcome, own)) };
     } catch (error) {
       this.#frontier.unheard(ref);
@@ -252,7 +267,7 @@ export class HostLeader implements Watcher {
 
   #over(jobId: string): void {
     this.#committed.delete(jobId);
-    this.#creditAtMs.delete(jobId);
+    this.#credits.forget(jobId);
     this.#ports.over(jobId);
   }
 
@@ -292,7 +307,7 @@ export class HostLeader implements Watcher {
     });
     this.isSaturated = isSaturated;
     for (const jobId of wants.confirm) this.#ports.wantConfirmation(jobId, this);
-    for (const [jobId, want] of wants.credit) this.#wantCredit(jobId, want);
+    for (const [jobId, want] of wants.credit) this.#credits.want(jobId, want);
     if (batch === undefined) {
       this.#read(wants);
       if (wakeAtMs !== undefined) this.#wakeIn(wakeAtMs - nowMs);
@@ -426,41 +441,17 @@ export class HostLeader implements Watcher {
     this.#ports.dropped(error);
   }
 
-  #wantCredit(jobId: string, want: number): void {
-    const { clock } = this.#ports;
-    const atMs = this.#creditAtMs.get(jobId) ?? Number.NEGATIVE_INFINITY;
-    if (clock.now() < atMs) {
-      if (atMs !== Number.POSITIVE_INFINITY) {
-        const inMs = atMs - clock.now();
-        this.#creditAtMs.set(jobId, Number.POSITIVE_INFINITY);
-        clock.after(inMs, () => {
-          this.#creditAtMs.delete(jobId);
-          this.advance();
-        });
-      }
-      return;
-    }
-    this.#creditAtMs.set(jobId, Number.POSITIVE_INFINITY);
+  async #askCredit(jobId: string, want: number): Promise<"more" | "none" | "over"> {
     const granted = this.#frontier.countsOf(jobId)?.granted ?? 0;
-    this.#ports.askJob(jobId, { kind: "credit", participant: this.partition, granted, want }).then(
-      (reply) => {
-        if (this.#isEnded) return;
-        if (reply.kind === "credited") {
-          const isMore = reply.granted > granted;
-          this.#frontier.credited(jobId, reply.granted);
-          if (isMore) this.#creditAtMs.delete(jobId);
-          else this.#creditAtMs.set(jobId, clock.now() + CREDIT_RETRY_MS);
-          this.advance();
-        } else {
-          this.#creditAtMs.delete(jobId);
-          this.gone(jobId);
-        }
-      },
-      () => {
-        this.#creditAtMs.set(jobId, clock.now() + CREDIT_RETRY_MS);
-        this.advance();
-      },
-    );
+    const question = { kind: "credit", participant: this.partition, granted, want } as const;
+    const reply = await this.#ports.askJob(jobId, question);
+    if (this.#isEnded) return "over";
+    if (reply.kind !== "credited") {
+      this.gone(jobId);
+      return "over";
+    }
+    this.#frontier.credited(jobId, reply.granted);
+    return reply.granted > granted ? "more" : "none";
   }
 
   async #fetchRobots(effect: FrontierEffect & { kind: "fetchRobots" }): Promise<void> {
@@ -491,68 +482,6 @@ export class HostLeader implements Watcher {
       );
     }
     this.advance();
-  }
-
-  /** Gives links of other partitions to their owners; returns those of this one. Undefined: the job is over. */
-  async #placeLinks(ref: HandoutRef, outcome: Outcome): Promise<OfferedPage[] | undefined> {
-    const page = this.#frontier.depthOf(ref);
-    const view = this.#frontier.viewOf(ref.jobId);
-    if (page === undefined) return [];
-    // A leader that has just taken over does not know yet where links may lead.
-    if (view === undefined) throw new BusyError("the job's state", VIEW_RETRY_MS);
-    const { spec } = view;
-    let links: FoundPage[] = [];
-    let { depth } = page;
-    let [hops, seed] = [0, false];
-    if (outcome.kind === "page") {
-      depth++;
-      if (depth <= spec.scope.maxDepth) links = outcome.found ?? [];
-    } else if (outcome.kind === "redirect" && page.hops < spec.fetch.maxRedirects) {
-      const { target } = outcome;
-      if (target.key === ref.key) return [];
-      const isIn = await this.#isTargetInScope(view, target, ref.jobId, page.seed);
-      if (isIn) links = [target];
-      hops = page.hops + 1;
-      seed = page.seed;
-    }
-    const [own, foreign]: [OfferedPage[], OfferedPage[]] = [[], []];
-    for (const { url, key, host } of links) {
-      const isOwn = this.#ports.layout.hostPartition(host) === this.partition;
-      (isOwn ? own : foreign).push({
-        url,
-        key,
-        host,
-        depth,
-        parent: page.url,
-        priority: spec.priority,
-        hops,
-        seed,
-      });
-    }
-    if (foreign.length > 0 && (await this.#ports.offer(ref.jobId, foreign)) === "refused") {
-      this.#frontier.forget(ref.jobId);
-      this.advance();
-      return undefined;
-    }
-    return own;
-  }
-
-  async #isTargetInScope(view: JobView, target: FoundPage, jobId: string, isSeed: boolean): Promise<boolean> {
-    const { inScope, byPattern } = scopeTestsOf(view);
-    if (inScope(target.url, target.host)) return true;
-    const { hosts } = view.spec.scope;
-    if (!isSeed || (hosts !== "same-host" && hosts !== "same-domain")) return false;
-    if (!byPattern(target.url, target.host)) return false;
-    // Where a seed leads is where the job begins: example.org -> www.example.org.
-    while (!this.#isEnded) {
-      try {
-        const reply = await this.#ports.askJob(jobId, { kind: "widen", host: target.host });
-        return reply.kind === "accepted";
-      } catch {
-        await pause(this.#ports.clock, READ_RETRY_MS);
-      }
-    }
-    throw new NotLeaderError(this.partition);
   }
 }
 
