@@ -37,23 +37,10 @@ export function keepBlobs(parts: {
   readonly transport: TrpcTransport<Messages, Procedures>;
   readonly ring: RingDriver;
   readonly replicas: ReplicaDriver;
-  readonly roster: Pick<Roster, "leaving">;
+  readonly roster: Pick<Roster, "leaving" | "staying">;
   readonly log: Log;
 }): BlobKeeping {
-  const {
-    self,
-    membership,
-    directory,
-    cipher,
-    naming,
-    layout,
-    registers,
-    transport,
-    ring,
-    replicas,
-    roster,
-    log,
-  } = parts;
+  const { self, membership, directory, naming, layout, transport, ring, roster, log } = parts;
   const paths = {
     blobs: directory.blobsPath,
     temporary: directory.temporaryPath,
@@ -68,13 +55,14 @@ export function keepBlobs(parts: {
     log,
     fileName: ({ jobId, sha256 }) => nameOf(`${jobId}/${sha256}`) + nameOf(jobId),
     fileNameEnd: nameOf,
-    files: new BlobFiles(paths, cipher),
+    files: new BlobFiles(paths, parts.cipher),
     ring,
-    members: (partition) => replicas.members(partition),
+    members: (partition) => parts.replicas.members(partition),
     leaving: () => roster.leaving,
+    staying: () => roster.staying,
     jobExists: async (jobId) => {
       const keys = [layout.job(jobId)];
-      const outcome = await registers.operate(layout.jobPartition(jobId), { kind: "get", keys });
+      const outcome = await parts.registers.operate(layout.jobPartition(jobId), { kind: "get", keys });
       return outcome.kind !== "entries" || outcome.entries[0] !== undefined;
     },
     repairWanted: () => {

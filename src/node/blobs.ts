@@ -5,8 +5,8 @@
  *
  * A copy carries its job and hash, so that a server that lists its files can tell
  * where each belongs: `repair` gives a copy to holders that lack one, drops its own
- * when it is not a holder any more and three holders have confirmed theirs, or when
- * its job is gone, and sets aside what is not as it was written: the others, asked
+ * when it is not a holder any more and three holders (all, in smaller rings) have
+ * confirmed theirs, or when its job is gone, and sets aside what is not as it was written: the others, asked
  * for a repair of theirs, bring that back.
  */
 import { hash } from "node:crypto";
@@ -66,6 +66,8 @@ export interface BlobPorts {
   members(partition: number): NodeId[] | undefined;
   /** Nothing is to be kept there any more, by an operator's word. */
   leaving(): ReadonlySet<string>;
+  /** How many servers are to keep something, also those that are away; undefined: not known yet. */
+  staying(): number | undefined;
   /** Linearizable; a job that is being deleted exists until all of it is gone. @throws {UnavailableError} */
   jobExists(jobId: string): Promise<boolean>;
   /** A copy here was lost: whoever holds another one may look after it now. */
@@ -289,18 +291,16 @@ export class ReplicatedBlobs implements Blobs {
       return;
     }
     const holders = (await this.#members(name)).slice(0, BLOB_COPIES);
-    let present = 0;
     for (const holder of holders) {
-      const isHere = holder.nodeId === self.nodeId;
-      if (!isHere && !(await this.#ports.callHas({ nodeId: holder.nodeId, address: holder.address }, name))) {
-        await this.#putTo(holder, name, bytes);
-        count.given++;
-      }
-      present++;
+      const to = { nodeId: holder.nodeId, address: holder.address };
+      if (holder.nodeId === self.nodeId || (await this.#ports.callHas(to, name))) continue;
+      await this.#putTo(holder, name, bytes);
+      count.given++;
     }
     const isHolder = holders.some((holder) => holder.nodeId === self.nodeId);
-    // All of them, where there are fewer than three.
-    if (!isHolder && holders.length > 0 && present >= holders.length) {
+    // A copy here stands in for those of servers that are away.
+    const wanted = Math.min(BLOB_COPIES, this.#ports.staying() ?? BLOB_COPIES);
+    if (!isHolder && holders.length > 0 && holders.length >= wanted) {
       await files.delete(file);
       count.dropped++;
     }

@@ -65,6 +65,12 @@ export class Roster extends EventEmitter<RosterEvents> {
     return this.#leaving;
   }
 
+  /** How many members are to keep something, also those that are away; undefined: not known yet. */
+  get staying(): number | undefined {
+    if (this.#states.size === 0) return undefined;
+    return [...this.#states.values()].filter((state) => state === "active").length;
+  }
+
   /** Undefined: not known yet, or no member. */
   stateOf(nodeId: string): MemberRecord["state"] | undefined {
     return this.#removed.has(nodeId) ? "removed" : this.#states.get(nodeId);

@@ -88,13 +88,18 @@ class Cluster {
           isSuspected: (nodeId) => this.servers.find((one) => one.member.nodeId === nodeId)?.isDown !== false,
           placement: async (_point, count, except) => ({
             members: members()
-              .filter(({ nodeId }) => !except.has(nodeId))
+              .filter(
+                ({ nodeId }) =>
+                  !except.has(nodeId) &&
+                  this.servers.some((one) => one.member.nodeId === nodeId && !one.isDown),
+              )
               .slice(0, count),
           }),
           members: () => this.servers.map((one) => one.member),
         },
         members: () => (this.group.includes(member.nodeId) ? this.group : undefined),
         leaving: () => this.leaving,
+        staying: () => this.servers.length - this.leaving.size,
         jobExists: async (jobId) => this.jobs.has(jobId),
         repairWanted: () => server.repairsWanted++,
         callPut: async (to, { jobId, sha256, ...piece }) => {
@@ -185,6 +190,23 @@ test("copies move with their group, and go with their job also where a server wa
   for (const server of cluster.servers) await server.blobs.repair(never);
   for (const server of cluster.servers) t.same(await server.names(), []);
   await t.rejects(first!.blobs.get(JOB, sha256), NotFoundError);
+});
+
+test("a copy that belongs elsewhere stays while those who are to have it are away", async (t) => {
+  const cluster = await Cluster.of(t, 5);
+  const [first, second, third, fourth, fifth] = cluster.servers;
+  await first!.blobs.put(JOB, randomBytes(9_000));
+  cluster.leaving = new Set([cluster.group[0]!]);
+  cluster.group = cluster.group.slice(1);
+
+  for (const server of [third, fourth, fifth]) server!.isDown = true;
+  const away = await first!.blobs.repair(never);
+  for (const server of [fourth, fifth]) server!.isDown = false;
+  const back = await first!.blobs.repair(never);
+
+  t.match(away, { given: 0, dropped: 0, failed: 0 }, "one live holder is not enough");
+  t.match(back, { given: 2, dropped: 1, failed: 0 });
+  t.equal((await second!.names()).length, 1);
 });
 
 test("pieces that are missing, late or too many are refused", (t) => {
