@@ -3,7 +3,8 @@
  * servers that are killed, stopped, frozen, cut off and emptied while clients use
  * a few keys and locks. Exit code 1 when what the clients saw can't have come
  * from one copy of each value, when an acknowledged write is missing at the end,
- * or when a lock was held twice.
+ * or when a lock was held twice. Interrupted, it judges nothing and leaves nothing
+ * behind.
  *
  * The seed fixes what is chosen; what the operating system makes of it differs
  * from run to run.
@@ -14,6 +15,7 @@ import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { z } from "zod";
+import { interruption, whenAborted } from "../../src/cli/interrupt.ts";
 import { Lan, lanObstacle } from "../cluster/lan.ts";
 import { type Cluster, startCluster } from "../fixture/cluster.ts";
 import { randomFrom } from "../simulation/random.ts";
@@ -27,6 +29,8 @@ const VALUE_CLIENTS = 10;
 const LOCK_CLIENTS = 4;
 /** For what each key says at the end, through each server. */
 const READERS = 8;
+/** What a shell is told of a program that was interrupted. */
+const INTERRUPTED = 130;
 const SIGN_IN_MS = 5 * 60_000;
 const JUDGE_STEPS_MAX = 2_000_000;
 const LISTED_MAX = 20;
@@ -62,9 +66,10 @@ if (parsed.success) {
 
 async function run(options: Options): Promise<boolean> {
   say(`seed ${options.seed}: ${options.servers} servers for ${options.minutes} minutes`);
-  const directory = await mkdtemp(join(tmpdir(), "orbweaver-chaos-"));
+  const interrupted = interruption();
   const obstacle = await lanObstacle();
   const lan = obstacle === undefined ? await Lan.make(options.servers) : undefined;
+  const directory = await mkdtemp(join(tmpdir(), "orbweaver-chaos-"));
   if (obstacle !== undefined) say(`no server is cut off from the others: ${obstacle}`);
   let cluster: Cluster | undefined;
   let isRight = false;
@@ -77,13 +82,16 @@ async function run(options: Options): Promise<boolean> {
       flags: ["--partitions", "32", "--scrape-threads", "1", "--replace-after-ms", "5000"],
       ...(lan === undefined ? {} : { place: (index: number) => lan.place(index) }),
     });
-    isRight = await see(options, cluster, lan);
+    const seeing = see(options, cluster, lan);
+    isRight = await Promise.race([seeing, whenAborted(interrupted).then(() => false)]);
   } finally {
     await cluster?.stop();
     await lan?.close();
-    if (isRight) await rm(directory, { recursive: true, force: true });
+    if (isRight || interrupted.aborted) await rm(directory, { recursive: true, force: true });
     else console.log(`data and logs of the servers are left in ${directory}`);
   }
+  // Clients and faults are still at it, and there is nothing left to be at.
+  if (interrupted.aborted) process.exit(INTERRUPTED);
   return isRight;
 }
 

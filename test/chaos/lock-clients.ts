@@ -32,6 +32,8 @@ export class LockClients {
   readonly #stopping = new AbortController();
   readonly #running: Promise<void>[];
   readonly #grants: Grant[] = [];
+  /** Clients that an answer of another shape has ended, in words. */
+  readonly #ended: string[] = [];
 
   constructor(options: {
     readonly clients: number;
@@ -39,7 +41,11 @@ export class LockClients {
     readonly ports: EdgePorts;
     readonly random: () => number;
   }) {
-    this.#running = Array.from({ length: options.clients }, () => this.#run(options));
+    this.#running = Array.from({ length: options.clients }, (_, index) =>
+      this.#run(options).catch((error: unknown) => {
+        this.#ended.push(`client ${index} of locks ended: ${error}`);
+      }),
+    );
   }
 
   get grants(): number {
@@ -53,9 +59,8 @@ export class LockClients {
 
   /** What is wrong with the grants, in words. */
   violations(): string[] {
-    return [...Map.groupBy(this.#grants, ({ lock }) => lock)].flatMap(([lock, grants]) =>
-      violationsOf(lock, grants),
-    );
+    const byLock = Map.groupBy(this.#grants, ({ lock }) => lock);
+    return [...this.#ended, ...[...byLock].flatMap(([lock, grants]) => violationsOf(lock, grants))];
   }
 
   async #run({

@@ -47,7 +47,11 @@ export class ValueClients {
 
   constructor(options: ValueClientsOptions) {
     this.#options = options;
-    this.#running = Array.from({ length: options.clients }, (_, index) => this.#run(index));
+    this.#running = Array.from({ length: options.clients }, (_, index) =>
+      this.#run(index).catch((error: unknown) => {
+        this.#unexpected.push(`client ${index} ended: ${error}`);
+      }),
+    );
   }
 
   /** Keys that were created and must be there for good, with their values. */

@@ -188,7 +188,8 @@ async function sweep(): Promise<void> {
   await remove({ namespaces: all.namespaces.filter(isLeft), bridges: all.bridges.filter(isLeft) });
 }
 
-function isAlive(pid: number): boolean {
+/** Whether there is such a process. */
+export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

@@ -1,17 +1,20 @@
 /** Row 14: the disk of one server is full, and has room again later. */
 import { execFile } from "node:child_process";
-import { appendFile, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { appendFile, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { promisify } from "node:util";
 import type { Test } from "tap";
 import { type Ground, inSeconds, startGround, until } from "../cluster/ground.ts";
+import { isAlive } from "../cluster/lan.ts";
 import { ValueLoad } from "../cluster/value-load.ts";
 import { leaveOut } from "./scenario.ts";
 import { nothingLost, untilLevel } from "./settled.ts";
 
 const run = promisify(execFile);
+/** Before the process id and what makes it unique. */
+const PREFIX = "orbweaver-disk-";
 const DISK_BYTES = 64 * 1024 * 1024;
 const CHUNK = Buffer.alloc(64 * 1024, 7);
 const FULL_MS = 5_000;
@@ -20,7 +23,8 @@ const BACK_MS_MAX = 90_000;
 
 /** The fourth server's data lies on a small disk of its own; needs the right to mount one. */
 export async function fullDisk(t: Test, flags: readonly string[]): Promise<void> {
-  const parent = await mkdtemp(join(tmpdir(), "orbweaver-disk-"));
+  await sweep();
+  const parent = await mkdtemp(join(tmpdir(), `${PREFIX}${process.pid}-`));
   const disk = join(parent, "server-4");
   await mkdir(disk);
   try {
@@ -83,6 +87,18 @@ async function fillAndFree(t: Test, ground: Ground, junk: string): Promise<void>
   t.same(load.failed, [], `none of ${load.answers} calls failed`);
   await untilLevel(t, ground, load, freedMs);
   await nothingLost(t, ground, load);
+}
+
+/** Disks of processes that were killed before they could clean up. */
+async function sweep(): Promise<void> {
+  const start = join(tmpdir(), PREFIX);
+  const mounts = (await readFile("/proc/self/mounts", "utf8").catch(() => "")).split("\n");
+  for (const place of mounts.map((line) => line.split(" ")[1] ?? "")) {
+    const pid = place.startsWith(start) ? /^(\d+)-/.exec(place.slice(start.length))?.[1] : undefined;
+    if (pid === undefined || isAlive(Number(pid))) continue;
+    await run("umount", ["-l", place]).catch(() => {});
+    await rm(dirname(place), { recursive: true, force: true });
+  }
 }
 
 /** Until there is no room for one more byte. */

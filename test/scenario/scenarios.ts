@@ -2,12 +2,13 @@
  * `npm run scenarios -- [--row N]…`: what may happen to a cluster, with real
  * processes, sockets and disks, one row after the other. A line tells what was
  * seen of each. Exit code 1 when a row failed; a row that can't be run on this
- * machine says why.
+ * machine says why. Interrupted, it ends the row under way, and leaves nothing behind.
  */
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { interruption } from "../../src/cli/interrupt.ts";
 import { reasonOf, type Scenario } from "./scenario.ts";
 import { scenarios } from "./scenario-list.ts";
 
@@ -34,21 +35,25 @@ if (unknown.length > 0) {
   );
   process.exitCode = 2;
 } else {
+  const interrupted = interruption();
   const counts = { passed: 0, failed: 0, skipped: 0 };
   for (const scenario of scenarios.filter(({ row }) => wanted.includes(String(row)))) {
-    const seen = await see(scenario);
+    if (interrupted.aborted) break;
+    const seen = await see(scenario, interrupted);
     counts[seen.result]++;
     tell(scenario, seen);
   }
   console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
-  process.exitCode = counts.failed > 0 ? 1 : 0;
+  process.exitCode = counts.failed > 0 || interrupted.aborted ? 1 : 0;
 }
 
 /** In a process of its own, so that one that hangs or dies takes nothing with it. */
-async function see({ row, secondsMax }: Scenario): Promise<Seen> {
+async function see({ row, secondsMax }: Scenario, interrupted: AbortSignal): Promise<Seen> {
   const startedMs = performance.now();
   const child = spawn(process.execPath, [ROW, String(row)], { stdio: ["ignore", "pipe", "inherit"] });
   const timer = setTimeout(() => child.kill("SIGKILL"), secondsMax * 1000 + END_MS_MAX);
+  const end = () => child.kill("SIGTERM");
+  interrupted.addEventListener("abort", end, { once: true });
   const figures: string[] = [];
   const failure: string[] = [];
   let isFailing = false;
@@ -63,6 +68,7 @@ async function see({ row, secondsMax }: Scenario): Promise<Seen> {
     if (isFailing && failure.length < FAILURE_LINES_MAX) failure.push(line);
   }
   clearTimeout(timer);
+  interrupted.removeEventListener("abort", end);
   const durationMs = performance.now() - startedMs;
   if (child.exitCode === null && child.signalCode === null)
     await new Promise((resolve) => child.once("exit", resolve));
