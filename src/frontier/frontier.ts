@@ -15,6 +15,7 @@ import type { Waiting } from "../job/job-spec.ts";
 import { isOver } from "../job/life-cycle.ts";
 import { Admissions, admissionOf } from "./admission.ts";
 import { Draft, type FrontierEffect } from "./draft.ts";
+import { Flights, type RobotsEnd } from "./flights.ts";
 import {
   type Advance,
   answered,
@@ -24,7 +25,6 @@ import {
   flightId,
   type HandoutRef,
   type Moment,
-  robotsFlightId,
   type Turn,
 } from "./frontier-state.ts";
 import { HandOut } from "./hand-out.ts";
@@ -44,6 +44,7 @@ export class Frontier {
   readonly #admissions: Admissions;
   readonly #settlement: Settlement;
   readonly #handOut: HandOut;
+  readonly #flights: Flights;
   // Jobs whose share is being read from the store.
   readonly #sharesAsked = new Set<string>();
   // In order of arrival.
@@ -56,6 +57,7 @@ export class Frontier {
     this.#admissions = new Admissions(this.#state);
     this.#settlement = new Settlement(this.#state, this.#admissions);
     this.#handOut = new HandOut(this.#state, this.#settlement);
+    this.#flights = new Flights(this.#state);
   }
 
   get isIdle(): boolean {
@@ -171,25 +173,7 @@ export class Frontier {
    * anyone still waits for it. False: nobody does.
    */
   heardReport(ref: HandoutRef, agoMs: number, outcome: Outcome, nowMs: number): boolean {
-    const pace = this.#state.hostOf(ref.host).pace;
-    const id = flightId(ref);
-    if (outcome.kind === "notStarted") {
-      pace.notStarted(id);
-    } else {
-      pace.started(id, nowMs - agoMs);
-      pace.ended(id);
-    }
-    if (outcome.kind === "refused" && (outcome.status === 429 || outcome.status === 503)) {
-      pace.refused(outcome.reason, outcome.retryAfterMs, nowMs, this.#state.options.random());
-    } else if (outcome.kind === "broken") {
-      if (outcome.retryable) pace.broke(outcome.reason, nowMs, this.#state.options.random());
-    } else if (outcome.kind !== "notStarted" && outcome.kind !== "died") {
-      pace.answered();
-    }
-    const flight = this.#state.flightOf(ref);
-    if (flight === undefined || flight.isReported) return false;
-    flight.isReported = true;
-    return true;
+    return this.#flights.heardReport(ref, agoMs, outcome, nowMs);
   }
 
   /** The depth of a page under way, as it stands; undefined: it is not. */
@@ -205,83 +189,30 @@ export class Frontier {
 
   /** The report can't be taken further now: it will come again. */
   unheard(ref: HandoutRef): void {
-    const flight = this.#state.flightOf(ref);
-    if (flight !== undefined) flight.isReported = false;
+    this.#flights.unheard(ref);
   }
 
   started(ref: HandoutRef, agoMs: number, nowMs: number): void {
-    this.#state.hosts.get(ref.host)?.pace.started(flightId(ref), nowMs - agoMs);
+    this.#flights.started(ref, agoMs, nowMs);
   }
 
   /** The runner has no such page, will never start it, and has no report: it is due again. */
   lost(ref: HandoutRef): void {
-    const flight = this.#state.flightOf(ref);
-    if (flight === undefined || flight.isReported) return;
-    const pace = this.#state.hostOf(ref.host).pace;
-    const wasStarted = pace.isKnownStarted(flightId(ref));
-    pace.ended(flightId(ref));
-    flight.isReported = true;
-    this.#items.push({ kind: "lost", ref, jobId: ref.jobId, wasStarted });
+    const lost = this.#flights.lost(ref);
+    if (lost !== undefined) this.#items.push({ kind: "lost", ref, jobId: ref.jobId, ...lost });
   }
 
   /** Pages under way without a report that were handed out before `beforeMs`, by runner. */
   flightsByRunner(beforeMs: number): Map<string, HandoutRef[]> {
-    const byRunner = new Map<string, HandoutRef[]>();
-    for (const share of this.#state.jobs.values()) {
-      for (const flight of share.flights.values()) {
-        if (flight.isReported || flight.decidedAtMs > beforeMs) continue;
-        const ref = {
-          jobId: share.jobId,
-          host: flight.queue.size.host,
-          key: flight.page.key,
-          handout: flight.handout,
-        };
-        const list = byRunner.get(flight.runner);
-        if (list === undefined) byRunner.set(flight.runner, [ref]);
-        else list.push(ref);
-      }
-    }
-    return byRunner;
+    return this.#flights.byRunner(beforeMs);
   }
 
-  robotsFetched(
-    host: string,
-    origin: string,
-    end:
-      | {
-          readonly kind: "answered";
-          status: number;
-          text: string;
-          retryAfterMs: number | null;
-          agoMs: number;
-        }
-      | { readonly kind: "notStarted" }
-      | { readonly kind: "barred" },
-    nowMs: number,
-  ): void {
-    const site = this.#state.hostOf(host);
-    const access = site.accessOf(origin, this.#state.options.robotsWaitMs);
-    const id = robotsFlightId(origin);
-    if (end.kind === "notStarted") {
-      site.pace.notStarted(id);
-      access.notFetched(nowMs);
-      return;
-    }
-    if (end.kind === "barred") {
-      site.pace.notStarted(id);
-      access.barred(nowMs);
-      return;
-    }
-    site.pace.started(id, nowMs - end.agoMs);
-    site.pace.ended(id);
-    if (end.status === 429 || end.status === 503) {
-      site.pace.refused("robots.txt unavailable", end.retryAfterMs, nowMs, this.#state.options.random());
-    }
-    access.fetched(end.status, end.text, nowMs, this.#state.options.random());
+  robotsFetched(host: string, origin: string, end: RobotsEnd, nowMs: number): void {
+    this.#flights.robotsFetched(host, origin, end, nowMs);
   }
 
   robotsStarted(host: string, origin: string, nowMs: number): void {
-    this.#state.hosts.get(host)?.pace.started(robotsFlightId(origin), nowMs);
+    this.#flights.robotsStarted(host, origin, nowMs);
   }
 
   /** The job's state, as the answer to a question sent at `askedAtMs`. */
@@ -446,6 +377,4 @@ export class Frontier {
         return answered(item.id, turn);
     }
   }
-
-  // --- hand-out -----------------------------------------------------------------------------
 }
