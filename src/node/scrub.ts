@@ -166,14 +166,17 @@ export class Scrub {
     }
   }
 
-  /** A server that never did begins to count with its first start. */
+  /** A server that never did begins to count with its first start; one whose record is damaged begins anew. */
   async #readLast(): Promise<z.output<typeof keptSchema>> {
-    const kept = await this.#directory.read("scrub.json");
-    const parsed =
-      kept === undefined ? undefined : keptSchema.safeParse(JSON.parse(kept.toString("utf8"))).data;
-    if (parsed !== undefined) return parsed;
     const first = { finishedAtMs: Date.now(), damaged: -1 };
-    await this.#keep(first);
+    try {
+      const kept = await this.#directory.read("scrub.json");
+      if (kept !== undefined) return keptSchema.parse(JSON.parse(kept.toString("utf8")));
+    } catch (error) {
+      this.#log.warn("when everything was read last is not known", { error });
+    }
+    // A full disk is no reason never to scrub: then it counts from the next start.
+    await this.#keep(first).catch((error: unknown) => this.#log.warn("scrub.json not written", { error }));
     return first;
   }
 
