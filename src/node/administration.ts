@@ -4,6 +4,7 @@
  * the audit log, and nothing here happens by itself.
  */
 import { hash } from "node:crypto";
+import { setTimeout as pause } from "node:timers/promises";
 import { NotFoundError, UnavailableError, WrongStateError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { PeerRef } from "../peer/transport.ts";
@@ -11,7 +12,7 @@ import { majorityOf } from "../replication/quorum.ts";
 import { planRecovery } from "../replication/recovery.ts";
 import { isNodeId, type NodeId } from "../ring/identifier.ts";
 import type { Member } from "../ring/member.ts";
-import type { AuditEvent, AuditLog } from "./audit-log.ts";
+import type { AuditedAct, AuditLog } from "./audit-log.ts";
 import type { ClusterEntries, MemberRecord } from "./cluster-entries.ts";
 import type { ClusterPartition } from "./cluster-view.ts";
 import type { Holding } from "./peer-contract.ts";
@@ -199,7 +200,7 @@ export class Administration {
   }
 
   /** The entries of the audit log may be in a partition that has just begun to lead again. */
-  async #auditLater(event: Pick<AuditEvent, "actor" | "action" | "subject" | "details">): Promise<void> {
+  async #auditLater(event: AuditedAct): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       try {
         await this.#parts.audit.append(event);
@@ -209,16 +210,12 @@ export class Administration {
           this.#parts.log.error("the audit log could not be written", { ...event, error });
           return;
         }
-        await new Promise((resolve) => setTimeout(resolve, AUDIT_PAUSE_MS));
+        await pause(AUDIT_PAUSE_MS);
       }
     }
   }
 
-  async #change(
-    nodeId: string,
-    state: MemberRecord["state"],
-    event: Pick<AuditEvent, "actor" | "action" | "subject" | "details">,
-  ): Promise<void> {
+  async #change(nodeId: string, state: MemberRecord["state"], event: AuditedAct): Promise<void> {
     const { entries, audit, roster, log } = this.#parts;
     for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
       const found = await entries.read("member", nodeId);

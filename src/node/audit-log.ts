@@ -31,6 +31,8 @@ const auditEventSchema = z.object({
   previous: z.string(),
 });
 export type AuditEvent = z.output<typeof auditEventSchema>;
+/** What there is to tell before the event has its place in the log. */
+export type AuditedAct = Pick<AuditEvent, "actor" | "action" | "subject" | "details">;
 
 const headSchema = z.object({ n: z.int().min(0), previous: z.string() });
 
@@ -54,7 +56,7 @@ export class AuditLog {
    *
    * @throws {UnavailableError}
    */
-  async next(event: Pick<AuditEvent, "actor" | "action" | "subject" | "details">): Promise<AuditWrite> {
+  async next(event: AuditedAct): Promise<AuditWrite> {
     const headKey = this.#layout.audit(HEAD);
     const outcome = await this.#operate({ kind: "get", keys: [headKey] });
     if (outcome.kind !== "entries") throw new UnavailableError("the audit log can't be read now");
@@ -72,7 +74,7 @@ export class AuditLog {
   }
 
   /** An event by itself. @throws {UnavailableError} @throws {OutcomeUnknownError} it may have been written. */
-  async append(event: Pick<AuditEvent, "actor" | "action" | "subject" | "details">): Promise<void> {
+  async append(event: AuditedAct): Promise<void> {
     for (let attempt = 1; attempt <= 5; attempt++) {
       const { changes, conditions } = await this.next(event);
       const outcome = await this.#operate({
