@@ -60,18 +60,6 @@ export class Frontier {
     this.#flights = new Flights(this.#state);
   }
 
-  get isIdle(): boolean {
-    return this.#items.length === 0 && this.#state.jobs.size === 0;
-  }
-
-  get waitingItems(): number {
-    return this.#items.length;
-  }
-
-  jobIds(): string[] {
-    return [...this.#state.jobs.keys()];
-  }
-
   countsOf(jobId: string): Counts | undefined {
     return this.#state.jobs.get(jobId)?.counts;
   }

@@ -7,7 +7,7 @@
 import { BusyError, NotLeaderError } from "../errors.ts";
 import type { FrontierEffect, FrontierWants } from "../frontier/draft.ts";
 import { Frontier } from "../frontier/frontier.ts";
-import type { HandoutRef, Runner } from "../frontier/frontier-state.ts";
+import { flightId, type HandoutRef, type Runner } from "../frontier/frontier-state.ts";
 import type { JobView } from "../frontier/job-share.ts";
 import type { OfferedPage } from "../frontier/page.ts";
 import type { Outcome } from "../frontier/verdict.ts";
@@ -110,10 +110,6 @@ export class HostLeader implements Watcher {
       ask: (jobId, want) => this.#askCredit(jobId, want),
       onChange: () => this.advance(),
     });
-  }
-
-  get isIdle(): boolean {
-    return this.#frontier.isIdle && this.#waiting.size === 0 && !this.#isCommitting;
   }
 
   /** Takes up the jobs that have pages pending here. False: there is nothing to lead. */
@@ -358,7 +354,7 @@ export class HostLeader implements Watcher {
         const view = this.#frontier.viewOf(jobId);
         const ref = { jobId, host, key, handout };
         if (view === undefined || runner === this.#ports.nodeId) this.#ports.released(runner);
-        else this.#elsewhere.set(handoutId(ref), runner);
+        else this.#elsewhere.set(flightId(ref), runner);
         if (view === undefined) return;
         this.#ports.run(runner, {
           kind: "run",
@@ -383,7 +379,7 @@ export class HostLeader implements Watcher {
 
   /** It is with its runner no more. */
   #landed(ref: HandoutRef): void {
-    const id = handoutId(ref);
+    const id = flightId(ref);
     const runner = this.#elsewhere.get(id);
     if (runner === undefined) return;
     this.#elsewhere.delete(id);
@@ -483,8 +479,4 @@ export class HostLeader implements Watcher {
     }
     this.advance();
   }
-}
-
-function handoutId(ref: HandoutRef): string {
-  return `${ref.jobId}/${ref.key}/${ref.handout}`;
 }

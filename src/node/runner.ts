@@ -4,11 +4,12 @@
  * for one hand-out, never after it has said "no", and repeats a report until a
  * leader of the page's partition has it.
  */
-import type { HandoutRef } from "../frontier/frontier-state.ts";
+import { flightId, type HandoutRef } from "../frontier/frontier-state.ts";
 import type { Content } from "../frontier/page.ts";
 import type { Outcome } from "../frontier/verdict.ts";
 import type { Log } from "../log.ts";
 import type { PageReport, Task, TaskEnd } from "../pool/task.ts";
+import { compareBallots } from "../replication/ballot.ts";
 import type { Ballot } from "../replication/register.ts";
 import { type Clock, pause } from "./clock.ts";
 import type { Answer, CrawlReply, CrawlRequest, RunMessage } from "./crawl-message.ts";
@@ -92,7 +93,7 @@ export class Runner {
   /** @param onStarted the request leaves now, or left `agoMs` ago. */
   accept(message: RunMessage, onStarted: (agoMs: number) => void): void {
     const { partition, ref } = message;
-    const id = flightId(partition, ref);
+    const id = idOf(partition, ref);
     if (!this.#heard(partition, message.ballot) || this.#refused.has(id) || this.#flights.has(id)) return;
     const flight: Flight = { startedAtMs: undefined };
     this.#flights.set(id, flight);
@@ -113,11 +114,11 @@ export class Runner {
     const states = groups.map(({ partition, ballot, refs }) => {
       this.#heard(partition, ballot);
       return refs.map((ref) => {
-        const flight = this.#flights.get(flightId(partition, ref));
+        const flight = this.#flights.get(idOf(partition, ref));
         if (flight !== undefined) {
           return flight.startedAtMs === undefined ? null : Math.max(0, nowMs - flight.startedAtMs);
         }
-        this.#refused.set(flightId(partition, ref), nowMs + REFUSED_KEPT_MS);
+        this.#refused.set(idOf(partition, ref), nowMs + REFUSED_KEPT_MS);
         return "no" as const;
       });
     });
@@ -131,7 +132,7 @@ export class Runner {
   /** False: the leader of this ballot has been succeeded. */
   #heard(partition: number, ballot: Ballot): boolean {
     const highest = this.#ballots.get(partition);
-    if (highest !== undefined && isBelow(ballot, highest)) return false;
+    if (highest !== undefined && compareBallots(ballot, highest) < 0) return false;
     this.#ballots.set(partition, ballot);
     return true;
   }
@@ -264,10 +265,6 @@ export class Runner {
   }
 }
 
-function flightId(partition: number, ref: HandoutRef): string {
-  return `${partition}/${ref.jobId}/${ref.key}/${ref.handout}`;
-}
-
-function isBelow(a: Ballot, b: Ballot): boolean {
-  return a.round !== b.round ? a.round < b.round : a.replicaId < b.replicaId;
+function idOf(partition: number, ref: HandoutRef): string {
+  return `${partition}/${flightId(ref)}`;
 }
