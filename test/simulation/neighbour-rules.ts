@@ -1,6 +1,6 @@
 /** Predecessors and lists of successors: each rule with how it is broken and where that shows. */
 import type { Ring } from "../../src/ring/ring.ts";
-import { at, EIGHT, first, hears, listOf, member, type Rule, settled } from "./ring-schedule.ts";
+import { at, first, hears, listOf, member, type Rule, settled } from "./ring-schedule.ts";
 
 export const NEIGHBOUR_RULES: readonly Rule[] = [
   {
@@ -91,7 +91,8 @@ export const NEIGHBOUR_RULES: readonly Rule[] = [
     file: "stabilisation.ts",
     changes: [["this.#rescue();\n      return;", "return;"]],
     schedule: (ringClass, seed) => {
-      const simulator = settled(ringClass, seed, EIGHT, 2);
+      // So few know one another: nobody asks 1 for the way, and so shows itself.
+      const simulator = settled(ringClass, seed, ["1", "3", "5", "7"], 2);
       for (const name of ["3", "5"]) simulator.crash(at(name));
       simulator.runUntil(() => simulator.disorder() === undefined, 3500, 10);
       return simulator.disorder();
