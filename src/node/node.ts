@@ -21,8 +21,9 @@ import type { KeyLayout } from "./key-layout.ts";
 import type { KeyValues } from "./key-values.ts";
 import type { Locks } from "./locks.ts";
 import { type Credentials, readCredentials } from "./membership.ts";
+import { heldPartitions } from "./own-status.ts";
 import type { Registers } from "./registers.ts";
-import { heldPartitions, type ServerParts, setUpParts } from "./server-parts.ts";
+import { type ServerParts, setUpParts } from "./server-parts.ts";
 import { openServerState, type ServerState } from "./server-state.ts";
 import type { ValueWatch } from "./value-watch.ts";
 

@@ -13,7 +13,7 @@ import type { BlobRepair } from "./blob-repair.ts";
 import { BriefChannel } from "./brief-channel.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { ClockWatch } from "./clock-watch.ts";
-import { CLUSTER_VERSION, ClusterEntries } from "./cluster-entries.ts";
+import { ClusterEntries } from "./cluster-entries.ts";
 import { ClusterView, type Readiness } from "./cluster-view.ts";
 import { ContactBook } from "./contact-book.ts";
 import { CrawlDriver } from "./crawl-driver.ts";
@@ -25,6 +25,7 @@ import { LeaderQuestions } from "./leader-questions.ts";
 import { LockKeeper } from "./lock-keeper.ts";
 import { Locks } from "./locks.ts";
 import type { Credentials } from "./membership.ts";
+import { ownStatus } from "./own-status.ts";
 import type { NodeStatus } from "./peer-contract.ts";
 import { openPeerPort, peerCredentials } from "./peer-port.ts";
 import { PeerReception } from "./peer-reception.ts";
@@ -33,7 +34,6 @@ import { ReplicaDriver } from "./replica-driver.ts";
 import { RingDriver } from "./ring-driver.ts";
 import { Roster } from "./roster.ts";
 import { Scrub } from "./scrub.ts";
-import { writeHostPort } from "./server-addresses.ts";
 import type { ServerState } from "./server-state.ts";
 import { StoreCare } from "./store-care.ts";
 import { SystemEntries } from "./system-entries.ts";
@@ -268,29 +268,13 @@ export async function setUpParts(
   });
   closing.defer(() => enrolment.stop());
 
-  const status = ({ partitions }: { readonly partitions: boolean }): NodeStatus => {
-    const held = heldPartitions(replicas);
-    return {
-      nodeId,
-      peer: writeHostPort(addresses.peer.advertise),
-      edge: writeHostPort(addresses.edge.advertise),
-      zone,
-      incarnation: self.incarnation,
-      version: CLUSTER_VERSION,
-      state: hooks.state(),
-      load: crawl.status().load,
-      leads: held.filter(({ role }) => role === "leader").length,
-      replicas: held.filter(({ role }) => role === "leader" || role === "follower").length,
-      uptimeMs: performance.now() - startedMs,
-      epochMs: Date.now(),
-      predecessor: ring.view().predecessor,
-      blobs: roster.leaving.has(nodeId) ? blobs.countSoon() : null,
-      problem: care.problem ?? null,
-      scrubbedAt: scrub.finishedAt,
-      calls: registers.counts,
-      ...(partitions ? { partitions: held } : {}),
-    };
-  };
+  const status = (options: { readonly partitions: boolean }): NodeStatus => ({
+    ...ownStatus({ self, addresses, ring, replicas, crawl, care, scrub, registers }, options),
+    state: hooks.state(),
+    uptimeMs: performance.now() - startedMs,
+    epochMs: Date.now(),
+    blobs: roster.leaving.has(nodeId) ? blobs.countSoon() : null,
+  });
   const view = new ClusterView({
     self,
     cluster: membership,
@@ -379,16 +363,6 @@ export async function setUpParts(
     scrub,
     poolStarted,
   };
-}
-
-/** What this server keeps a copy of, or is getting one; not what it has given up. */
-export function heldPartitions(replicas: ReplicaDriver): NonNullable<NodeStatus["partitions"]> {
-  return replicas
-    .status()
-    .filter(({ members }) => members.length > 0)
-    .map(({ quarantine, leader, members, ...held }) => {
-      return { ...held, members: [...members], leader: leader ?? null };
-    });
 }
 
 /** What a part tells, and whom it concerns. */
