@@ -6,15 +6,9 @@
  * reached, or is busy, has done nothing: the next one is asked.
  */
 import { setTimeout as pause } from "node:timers/promises";
-import {
-  BusyError,
-  type ClusterError,
-  ForbiddenError,
-  UnauthenticatedError,
-  type UnavailableError,
-} from "../errors.ts";
+import { BusyError, type ClusterError, ForbiddenError, UnauthenticatedError } from "../errors.ts";
 import { Connection, type Procedures } from "./connection.ts";
-import { NoConnectionError, ofThrown } from "./edge-error.ts";
+import { NobodyAnswersError, NoConnectionError, ofThrown } from "./edge-error.ts";
 import { ServerList } from "./server-list.ts";
 import { type Credentials, SignIn } from "./sign-in.ts";
 
@@ -158,11 +152,13 @@ export class Caller {
 }
 
 function isWorthAnother(error: ClusterError, repeatable: boolean): boolean {
+  // Signing in, which came first, has asked all of them already.
+  if (error instanceof NobodyAnswersError) return false;
   if (error instanceof NoConnectionError || error instanceof BusyError) return true;
   return repeatable && error.remedy === "retry";
 }
 
-function nobodyAnswers(servers: readonly string[], cause: ClusterError): UnavailableError {
+function nobodyAnswers(servers: readonly string[], cause: ClusterError): NobodyAnswersError {
   const named = servers.length > 5 ? `${servers.slice(0, 5).join(", ")}, …` : servers.join(", ");
-  return new NoConnectionError(`no server answers at ${named}: are they running?`, { cause });
+  return new NobodyAnswersError(`no server answers at ${named}: are they running?`, { cause });
 }

@@ -26,6 +26,9 @@ import {
 /** No connection was made: nothing of the call has happened. */
 export class NoConnectionError extends UnavailableError {}
 
+/** None of the servers could be connected to, however often: whoever called has waited long enough. */
+export class NobodyAnswersError extends NoConnectionError {}
+
 interface EdgeFailure {
   readonly code: string;
   readonly message: string;

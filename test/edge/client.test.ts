@@ -13,8 +13,9 @@ import {
   UsageError,
   WrongStateError,
 } from "../../src/errors.ts";
+import { Caller } from "../../src/sdk/caller.ts";
 import { type Client, type ClientOptions, createClient } from "../../src/sdk/client.ts";
-import { NoConnectionError } from "../../src/sdk/edge-error.ts";
+import { NobodyAnswersError } from "../../src/sdk/edge-error.ts";
 import { createGround, type Ground, nodeAt, PASSWORD, type RunningEdge } from "./edge-ground.ts";
 import { FlakyLine } from "./flaky-line.ts";
 
@@ -55,6 +56,17 @@ async function setUp(t: Test): Promise<Setting> {
 const spec = { seeds: ["https://a.example/"] };
 const url = (n: number) => `https://a.example/${n}`;
 const urls = (count: number) => Array.from({ length: count }, (_, n) => url(n));
+
+/** Where nothing listens. */
+async function silentServer(): Promise<string> {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await once(probe, "listening");
+  const bound = probe.address();
+  const port = bound !== null && typeof bound === "object" ? bound.port : 0;
+  probe.close();
+  await once(probe, "close");
+  return `https://127.0.0.1:${port}`;
+}
 
 test("results go on at another server when theirs dies in the middle, each once and in order", async (t) => {
   const { ground, lines, client } = await setUp(t);
@@ -248,20 +260,33 @@ test("being told to wait for long is an error at once, not a long wait", async (
 
 test("when nothing listens anywhere, that is what is said, and soon", async (t) => {
   const { ground, client } = await setUp(t);
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const bound = probe.address();
-  const port = bound !== null && typeof bound === "object" ? bound.port : 0;
-  probe.close();
-  await once(probe, "close");
 
-  const lost = client({ servers: [`https://127.0.0.1:${port}`] });
+  const lost = client({ servers: [await silentServer()] });
 
   await t.rejects(lost.jobs.list(), {
-    constructor: NoConnectionError,
+    constructor: NobodyAnswersError,
     message: /no server answers.*are they running/,
   });
   t.ok(ground.ca);
+});
+
+test("when nobody can be asked to sign in, the call is not made again and again", async (t) => {
+  const caller = new Caller({ servers: [await silentServer()], username: "alice", password: PASSWORD });
+  t.teardown(() => caller.close());
+  const { connection } = caller;
+  const reach = connection.procedures.bind(connection);
+  let tries = 0;
+  connection.procedures = (server) => {
+    tries++;
+    return reach(server);
+  };
+
+  await t.rejects(
+    caller.call((to, rest) => to.jobs.list.query({}, rest)),
+    NobodyAnswersError,
+  );
+
+  t.equal(tries, 5, "the call, and four tries to sign in for it");
 });
 
 test("a client needs servers and one way to sign in", (t) => {
