@@ -4,22 +4,11 @@
  * members can lose, delay and cut.
  */
 import { RefusedError, UnavailableError } from "../errors.ts";
-import type { Log } from "../log.ts";
-import { Deliveries } from "./deliveries.ts";
 import type { Exchange, Lane, Sink } from "./exchange.ts";
 import type { PeerSelf } from "./frame.ts";
-import type { InstanceBook } from "./instance-book.ts";
-import { PeerLines } from "./peer-lines.ts";
-import { createPeerRouter, type PeerSchemas } from "./router.ts";
-import { Connection, RpcServer } from "./rpc-server.ts";
-import type {
-  CallOptions,
-  PeerAddress,
-  PeerHandlers,
-  PeerRef,
-  ProcedureMap,
-  Transport,
-} from "./transport.ts";
+import { PeerTransport, type PeerTransportOptions } from "./peer-transport.ts";
+import { Connection, type RpcServer } from "./rpc-server.ts";
+import type { PeerAddress, PeerHandlers, PeerRef, ProcedureMap } from "./transport.ts";
 
 /** Who listens where, and what happens on the way. */
 export class MemoryNetwork {
@@ -169,88 +158,40 @@ class MemoryExchange implements Exchange {
   }
 }
 
-export class MemoryTransport<Messages extends object, Procedures extends ProcedureMap>
-  implements Transport<Messages, Procedures>
-{
+export class MemoryTransport<Messages extends object, Procedures extends ProcedureMap> extends PeerTransport<
+  Messages,
+  Procedures,
+  MemoryExchange
+> {
   readonly #network: MemoryNetwork;
-  readonly #self: PeerSelf;
-  readonly #schemas: PeerSchemas<Messages, Procedures>;
-  readonly #book: InstanceBook;
-  readonly #log: Log;
-  readonly #lines: PeerLines<MemoryExchange>;
-  #handlers: PeerHandlers<Messages, Procedures> | undefined;
-  #deliveries: Deliveries<Messages, Procedures> | undefined;
   #port: number;
 
   /** @param options.port 0: any free one. */
-  constructor(options: {
-    readonly network: MemoryNetwork;
-    readonly self: PeerSelf;
-    readonly port: number;
-    readonly schemas: PeerSchemas<Messages, Procedures>;
-    readonly book: InstanceBook;
-    readonly log: Log;
-    readonly stale: (by: string, reason: string) => void;
-  }) {
+  constructor(
+    options: PeerTransportOptions<Messages, Procedures> & {
+      readonly network: MemoryNetwork;
+      readonly port: number;
+    },
+  ) {
+    super(options, { host: "memory", port: options.port });
     this.#network = options.network;
-    this.#self = options.self;
-    this.#schemas = options.schemas;
-    this.#book = options.book;
-    this.#log = options.log;
     this.#port = options.port;
-    this.#lines = new PeerLines({
-      self: options.self,
-      address: { host: "memory", port: options.port },
-      book: options.book,
-      log: options.log,
-      exchangeTo: (peer) => new MemoryExchange(options.network, options.self, peer),
-      refused: (nodeId) => this.#handlers?.refused(nodeId),
-      stale: options.stale,
-      messages: (from, messages) => this.#deliveries?.takeAnswered(from, messages),
-    });
   }
 
   async listen(handlers: PeerHandlers<Messages, Procedures>): Promise<PeerAddress> {
-    this.#handlers = handlers;
-    const deliveries = new Deliveries({ schemas: this.#schemas.messages, handlers, log: this.#log });
-    this.#deliveries = deliveries;
-    const router = createPeerRouter({ schemas: this.#schemas, handlers, deliveries });
-    const rpc = new RpcServer({
-      router,
-      self: this.#self,
-      book: this.#book,
-      log: this.#log,
-      delivering: this.#lines.delivering(deliveries),
-      address: () => this.#lines.address,
-    });
-    this.#port = this.#network.listen(this.#self, rpc, this.#port);
+    this.#port = this.#network.listen(this.self, this.take(handlers).rpc, this.#port);
     const address = { host: "memory", port: this.#port };
-    this.#lines.address = address;
+    this.lines.address = address;
     return address;
-  }
-
-  send<C extends keyof Messages>(to: PeerRef, channel: C, message: Messages[C]): void {
-    this.#lines.send(to, String(channel), message);
-  }
-
-  call<P extends keyof Procedures>(
-    to: PeerRef,
-    procedure: P,
-    input: Procedures[P]["input"],
-    options: CallOptions,
-  ): Promise<Procedures[P]["output"]> {
-    return this.#lines.call(
-      to,
-      String(procedure),
-      input,
-      this.#schemas.procedures[procedure].output,
-      options,
-    );
   }
 
   async close(): Promise<void> {
     this.#network.leave(this.#port);
-    this.#lines.close();
+    this.lines.close();
+  }
+
+  protected exchangeTo(peer: PeerRef): MemoryExchange {
+    return new MemoryExchange(this.#network, this.self, peer);
   }
 }
 

@@ -15,24 +15,14 @@ import { TLSSocket } from "node:tls";
 import { type AnyTRPCRouter, TRPCError } from "@trpc/server";
 import { createHTTPHandler } from "@trpc/server/adapters/standalone";
 import { RefusedError, UsageError } from "../errors.ts";
-import type { Log } from "../log.ts";
-import { Deliveries } from "./deliveries.ts";
 import { meaningOfDistrust } from "./distrust.ts";
-import { FRAME_BYTES_MAX, type PeerSelf } from "./frame.ts";
+import { FRAME_BYTES_MAX } from "./frame.ts";
 import { answerFrames, FRAMES_PROTOCOL } from "./frame-stream.ts";
 import { CLIENT_KEEP_ALIVE_MS, type Credentials, HttpsExchange, requireMember } from "./https-exchange.ts";
-import type { InstanceBook } from "./instance-book.ts";
-import { PeerLines } from "./peer-lines.ts";
-import { createPeerRouter, type PeerContext, type PeerSchemas } from "./router.ts";
-import { Connection, type PeerCertificate, type Reply, RpcServer } from "./rpc-server.ts";
-import type {
-  CallOptions,
-  PeerAddress,
-  PeerHandlers,
-  PeerRef,
-  ProcedureMap,
-  Transport,
-} from "./transport.ts";
+import { PeerTransport, type PeerTransportOptions } from "./peer-transport.ts";
+import type { PeerContext } from "./router.ts";
+import { Connection, type PeerCertificate, type Reply, type RpcServer } from "./rpc-server.ts";
+import type { PeerAddress, PeerHandlers, PeerRef, ProcedureMap } from "./transport.ts";
 
 /** A server that has not joined has little to say. */
 const JOIN_FRAME_BYTES_MAX = 64 * 1024;
@@ -52,23 +42,17 @@ export interface TransportCounts {
   readonly dropped: number;
 }
 
-export class TrpcTransport<Messages extends object, Procedures extends ProcedureMap>
-  implements Transport<Messages, Procedures>
-{
-  readonly #self: PeerSelf;
+export class TrpcTransport<Messages extends object, Procedures extends ProcedureMap> extends PeerTransport<
+  Messages,
+  Procedures,
+  HttpsExchange
+> {
   readonly #bind: PeerAddress;
   readonly #advertise: PeerAddress | undefined;
   readonly #identify: (certificate: Uint8Array) => PeerCertificate;
-  readonly #schemas: PeerSchemas<Messages, Procedures>;
-  readonly #book: InstanceBook;
-  readonly #log: Log;
-  readonly #lines: PeerLines<HttpsExchange>;
   readonly #connections = new WeakMap<TLSSocket, Connection>();
   #credentials: Credentials;
   #server: Server | undefined;
-  #rpc: RpcServer | undefined;
-  #handlers: PeerHandlers<Messages, Procedures> | undefined;
-  #deliveries: Deliveries<Messages, Procedures> | undefined;
   /** Connections for frames, which the server counts no more among its own. */
   readonly #upgraded = new Set<Duplex>();
   /** Connections that TLS or the certificate's name turned away. */
@@ -78,72 +62,35 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
    * @param options.bind port 0: any free one.
    * @param options.advertise what peers are told to connect to; the bound address when left out.
    * @param options.identify reads a verified certificate (DER); throws when it speaks for nobody.
-   * @param options.book which starts of others were seen; its records are the caller's to persist.
-   * @param options.stale member `by` says that this server runs on an old copy of its data directory, or was removed.
    */
-  constructor(options: {
-    readonly self: PeerSelf;
-    readonly bind: PeerAddress;
-    readonly advertise?: PeerAddress | undefined;
-    readonly credentials: Credentials;
-    readonly identify: (certificate: Uint8Array) => PeerCertificate;
-    readonly schemas: PeerSchemas<Messages, Procedures>;
-    readonly book: InstanceBook;
-    readonly log: Log;
-    readonly stale: (by: string, reason: string) => void;
-  }) {
-    this.#self = options.self;
+  constructor(
+    options: PeerTransportOptions<Messages, Procedures> & {
+      readonly bind: PeerAddress;
+      readonly advertise?: PeerAddress | undefined;
+      readonly credentials: Credentials;
+      readonly identify: (certificate: Uint8Array) => PeerCertificate;
+    },
+  ) {
+    super(options, options.advertise ?? options.bind);
     this.#bind = options.bind;
     this.#advertise = options.advertise;
     this.#credentials = options.credentials;
     this.#identify = options.identify;
-    this.#schemas = options.schemas;
-    this.#book = options.book;
-    this.#log = options.log;
-    this.#lines = new PeerLines({
-      self: options.self,
-      address: options.advertise ?? options.bind,
-      book: options.book,
-      log: options.log,
-      exchangeTo: (peer) =>
-        new HttpsExchange({
-          address: peer.address,
-          credentials: () => this.#credentials,
-          verify: (certificate) =>
-            requireMember(this.#identify(certificate), this.#self.clusterId, peer.nodeId),
-          closed: () => this.#handlers?.closed(peer.nodeId),
-        }),
-      refused: (nodeId) => this.#handlers?.refused(nodeId),
-      stale: options.stale,
-      messages: (from, messages) => this.#deliveries?.takeAnswered(from, messages),
-    });
   }
 
   get counts(): TransportCounts {
     return {
-      malformed: (this.#rpc?.counts.malformed ?? 0) + (this.#deliveries?.counts.malformed ?? 0),
-      refused: (this.#rpc?.counts.refused ?? 0) + this.#turnedAway,
-      busy: this.#rpc?.counts.busy ?? 0,
-      unsupported: this.#deliveries?.counts.unsupported ?? 0,
-      dropped: this.#lines.dropped,
+      malformed: (this.rpc?.counts.malformed ?? 0) + (this.deliveries?.counts.malformed ?? 0),
+      refused: (this.rpc?.counts.refused ?? 0) + this.#turnedAway,
+      busy: this.rpc?.counts.busy ?? 0,
+      unsupported: this.deliveries?.counts.unsupported ?? 0,
+      dropped: this.lines.dropped,
     };
   }
 
   /** @throws {UsageError} the port can't be bound; says why. */
   async listen(handlers: PeerHandlers<Messages, Procedures>): Promise<PeerAddress> {
-    this.#handlers = handlers;
-    const deliveries = new Deliveries({ schemas: this.#schemas.messages, handlers, log: this.#log });
-    this.#deliveries = deliveries;
-    const router = createPeerRouter({ schemas: this.#schemas, handlers, deliveries });
-    const rpc = new RpcServer({
-      router,
-      self: this.#self,
-      book: this.#book,
-      log: this.#log,
-      delivering: this.#lines.delivering(deliveries),
-      address: () => this.#lines.address,
-    });
-    this.#rpc = rpc;
+    const { router, rpc } = this.take(handlers);
     const stock = createHTTPHandler<AnyTRPCRouter>({
       router,
       basePath: "/trpc/",
@@ -185,7 +132,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
           reason:
             "whoever it was hung up in the handshake: a server of another cluster, or a probe of the port",
         });
-      } else this.#log.debug("peer connection failed", { from, code, reason: error.message });
+      } else this.log.debug("peer connection failed", { from, code, reason: error.message });
     });
     server.on("upgrade", (request, socket, rest) => this.#upgrade(rpc, request, socket, rest));
     server.on("clientError", (_, socket) => socket.destroy());
@@ -202,38 +149,19 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
     }
     const bound = server.address();
     const port = bound !== null && typeof bound === "object" ? bound.port : this.#bind.port;
-    this.#lines.address = this.#advertise ?? { host: this.#bind.host, port };
+    this.lines.address = this.#advertise ?? { host: this.#bind.host, port };
     return { host: this.#bind.host, port };
-  }
-
-  send<C extends keyof Messages>(to: PeerRef, channel: C, message: Messages[C]): void {
-    this.#lines.send(to, String(channel), message);
-  }
-
-  call<P extends keyof Procedures>(
-    to: PeerRef,
-    procedure: P,
-    input: Procedures[P]["input"],
-    options: CallOptions,
-  ): Promise<Procedures[P]["output"]> {
-    return this.#lines.call(
-      to,
-      String(procedure),
-      input,
-      this.#schemas.procedures[procedure].output,
-      options,
-    );
   }
 
   /** New connections, both ways, use these credentials from now on; those that stand go on. */
   renew(credentials: Credentials): void {
     this.#credentials = credentials;
     this.#server?.setSecureContext(tlsOptions(credentials));
-    for (const exchange of this.#lines.exchanges) exchange.renew();
+    for (const exchange of this.lines.exchanges) exchange.renew();
   }
 
   async close(): Promise<void> {
-    this.#lines.close();
+    this.lines.close();
     const server = this.#server;
     if (server === undefined) return;
     const closed = server.listening ? once(server, "close") : undefined;
@@ -241,6 +169,15 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
     server.closeAllConnections();
     for (const socket of this.#upgraded) socket.destroy();
     await closed;
+  }
+
+  protected exchangeTo(peer: PeerRef): HttpsExchange {
+    return new HttpsExchange({
+      address: peer.address,
+      credentials: () => this.#credentials,
+      verify: (certificate) => requireMember(this.#identify(certificate), this.self.clusterId, peer.nodeId),
+      closed: () => this.handlers?.closed(peer.nodeId),
+    });
   }
 
   /** The connection that `socket` is, or undefined when its certificate speaks for nobody who may connect. */
@@ -256,7 +193,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
     } catch (thrown) {
       this.#turnedAway++;
       const reason = thrown instanceof Error ? thrown.message : String(thrown);
-      this.#rpc?.note(`identity ${reason}`, "peer refused", { reason });
+      this.rpc?.note(`identity ${reason}`, "peer refused", { reason });
       return undefined;
     }
   }
@@ -326,13 +263,13 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
   /** Without a head nobody has shown its instances: enough for questions, not for messages. */
   #stockContext(request: IncomingMessage): PeerContext {
     const connection = this.#connectionOf(request.socket);
-    if (connection === undefined || connection.certificate.clusterId !== this.#self.clusterId) {
+    if (connection === undefined || connection.certificate.clusterId !== this.self.clusterId) {
       const cause = new RefusedError("the certificate is not of this cluster");
       throw new TRPCError({ code: "UNAUTHORIZED", cause });
     }
     const { certificate, remoteHost } = connection;
     try {
-      this.#rpc?.requireMember(certificate);
+      this.rpc?.requireMember(certificate);
     } catch (cause) {
       throw new TRPCError({ code: "UNAUTHORIZED", cause });
     }
