@@ -47,21 +47,39 @@ const optionsSchema = z.object({
 });
 type Options = z.output<typeof optionsSchema>;
 
+const USAGE = `npm run chaos -- [--minutes 1] [--seed S] [--servers 5] [--history FILE]
+  Real servers, 5 to 7, are killed, stopped, frozen, cut off and emptied while clients use a few keys and locks.
+  --seed: fixes what is chosen; another one each time when left out. --history: what the clients saw, a line each.
+  Exit code 1 when what they saw can't have come from one copy of each value, or a lock was held twice.`;
+
 const startedMs = performance.now();
-const { values } = parseArgs({
-  options: {
-    minutes: { type: "string" },
-    seed: { type: "string" },
-    servers: { type: "string" },
-    history: { type: "string" },
-  },
-});
-const parsed = optionsSchema.safeParse(values);
-if (parsed.success) {
-  process.exitCode = (await run(parsed.data)) ? 0 : 1;
-} else {
-  for (const { path, message } of parsed.error.issues) console.error(`--${path.join(".")}: ${message}`);
+const options = readOptions();
+if (options !== undefined) process.exitCode = (await run(options)) ? 0 : 1;
+
+/** Undefined: there is nothing to run, and why has been said. */
+function readOptions(): Options | undefined {
+  try {
+    const { values } = parseArgs({
+      options: {
+        minutes: { type: "string" },
+        seed: { type: "string" },
+        servers: { type: "string" },
+        history: { type: "string" },
+        help: { type: "boolean" },
+      },
+    });
+    if (values.help === true) {
+      console.log(USAGE);
+      return undefined;
+    }
+    const parsed = optionsSchema.safeParse(values);
+    if (parsed.success) return parsed.data;
+    for (const { path, message } of parsed.error.issues) console.error(`--${path.join(".")}: ${message}`);
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+  }
   process.exitCode = 2;
+  return undefined;
 }
 
 async function run(options: Options): Promise<boolean> {

@@ -26,18 +26,11 @@ interface Seen {
   readonly durationMs: number;
 }
 
-const { values } = parseArgs({ options: { row: { type: "string", multiple: true } } });
-const wanted = values.row?.flatMap((rows) => rows.split(",")) ?? scenarios.map(({ row }) => String(row));
-const unknown = wanted.filter((row) => !scenarios.some((one) => String(one.row) === row));
-if (unknown.length > 0) {
-  console.error(
-    `--row ${unknown.join(",")}: is not run with real processes; there are ${scenarios.map(({ row }) => row).join(", ")}`,
-  );
-  process.exitCode = 2;
-} else {
+const chosen = readRows();
+if (chosen !== undefined) {
   const interrupted = interruption();
   const counts = { passed: 0, failed: 0, skipped: 0 };
-  for (const scenario of scenarios.filter(({ row }) => wanted.includes(String(row)))) {
+  for (const scenario of scenarios.filter(({ row }) => chosen.includes(String(row)))) {
     if (interrupted.aborted) break;
     const seen = await see(scenario, interrupted);
     counts[seen.result]++;
@@ -45,6 +38,30 @@ if (unknown.length > 0) {
   }
   console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
   process.exitCode = counts.failed > 0 || interrupted.aborted ? 1 : 0;
+}
+
+/** Undefined: there is nothing to run, and why has been said. */
+function readRows(): string[] | undefined {
+  try {
+    const { values } = parseArgs({
+      options: { row: { type: "string", multiple: true }, help: { type: "boolean" } },
+    });
+    if (values.help === true) {
+      console.log("npm run scenarios -- [--row N]...\n  All rows, or those that are named:");
+      for (const { row, name } of scenarios) console.log(`${String(row).padStart(4)}  ${name}`);
+      return undefined;
+    }
+    const rows = values.row?.flatMap((some) => some.split(",")) ?? scenarios.map(({ row }) => String(row));
+    const unknown = rows.filter((row) => !scenarios.some((one) => String(one.row) === row));
+    if (unknown.length === 0) return rows;
+    console.error(
+      `--row ${unknown.join(",")}: is not run with real processes; there are ${scenarios.map(({ row }) => row).join(", ")}`,
+    );
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+  }
+  process.exitCode = 2;
+  return undefined;
 }
 
 /** In a process of its own, so that one that hangs or dies takes nothing with it. */

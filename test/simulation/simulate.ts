@@ -6,7 +6,8 @@ const USAGE = `npm run simulate -- COMMAND [options]
 ${RING_USAGE}
 
 replication [options]   replica groups: --help says more
-crawl [options]         frontier and completion: --help says more`;
+crawl [--seed 1] [--seeds 50]
+  Frontier and completion: --seeds crawls while servers die, beginning with --seed; a seed always gives the same run.`;
 
 /** Each stands in a file of its own, loaded when asked for. */
 const SIMULATIONS: Readonly<Record<string, { readonly file: string; readonly name: string }>> = {
@@ -15,10 +16,11 @@ const SIMULATIONS: Readonly<Record<string, { readonly file: string; readonly nam
 };
 
 async function simulate([command, ...args]: string[]): Promise<number> {
-  if (command === "ring" && !args.includes("--help")) return simulateRing(args);
+  const isAsked =
+    command === undefined || command === "--help" || (command !== "replication" && args.includes("--help"));
+  if (command === "ring" && !isAsked) return simulateRing(args);
   const simulation = command === undefined ? undefined : SIMULATIONS[command];
-  if (simulation === undefined) {
-    const isAsked = command === undefined || command === "--help" || args.includes("--help");
+  if (simulation === undefined || isAsked) {
     process.stdout.write(`${isAsked ? "" : `there is no simulation ${command}\n\n`}${USAGE}\n`);
     return isAsked ? 0 : 2;
   }
