@@ -13,7 +13,7 @@ import type { Log } from "../log.ts";
 import type { DataDirectory } from "../store/data-directory.ts";
 import { writeDurably } from "../store/durable-file.ts";
 import type { LevelStore } from "../store/level-store.ts";
-import { setStoreAside } from "../store/server-store.ts";
+import { requireOwn, setStoreAside } from "../store/server-store.ts";
 import type { ReplicaDriver } from "./replica-driver.ts";
 
 const LOOK_MS_MIN = 1_000;
@@ -22,10 +22,14 @@ const LOOK_MS_MAX = 10_000;
 const FREE_BYTES_MIN = 12 * 1024 * 1024;
 const PROBE_BYTES = 64 * 1024;
 
+interface CaredReplicas extends Pick<ReplicaDriver, "resume" | "storeFailure"> {
+  on(event: "storeFailed", listener: () => void): unknown;
+}
+
 export class StoreCare {
   readonly #directory: DataDirectory;
   readonly #store: LevelStore;
-  readonly #replicas: Pick<ReplicaDriver, "on" | "resume" | "storeFailure">;
+  readonly #replicas: CaredReplicas;
   readonly #mayLose: () => boolean;
   readonly #log: Log;
   readonly #stopping = new AbortController();
@@ -37,7 +41,7 @@ export class StoreCare {
   constructor(options: {
     readonly directory: DataDirectory;
     readonly store: LevelStore;
-    readonly replicas: Pick<ReplicaDriver, "on" | "resume" | "storeFailure">;
+    readonly replicas: CaredReplicas;
     readonly mayLose: () => boolean;
     readonly log: Log;
   }) {
@@ -105,6 +109,8 @@ export class StoreCare {
     if (!this.#store.isDamaged) {
       try {
         await this.#store.reopen();
+        // An empty one, when the disk refused just after the store before had been set aside.
+        requireOwn(this.#store, this.#directory.identity?.store);
         return undefined;
       } catch (error) {
         if (!(error instanceof DamagedError)) throw error;

@@ -12,7 +12,7 @@ import { isSystemError, makeDirectory, writeDurably } from "./durable-file.ts";
 
 const INSTANCES_MAX = 1_000;
 
-const markSchema = z.string().regex(/^[0-9a-f]{16}$/);
+const randomIdSchema = z.string().regex(/^[0-9a-f]{16}$/);
 
 const identitySchema = z.strictObject({
   version: z.literal(1),
@@ -21,7 +21,7 @@ const identitySchema = z.strictObject({
   /** Counts the starts. */
   incarnation: z.int().min(0),
   /** A random id of each start, newest last: peers that saw one which is missing here know an old copy. */
-  instances: z.array(z.string().regex(/^[0-9a-f]{16}$/)).max(INSTANCES_MAX),
+  instances: z.array(randomIdSchema).max(INSTANCES_MAX),
   /** False until the first server of a cluster has written everything that makes one. */
   bootstrapped: z.boolean(),
   /** Peers have seen a later start than this directory knows of, or it was removed: it must not start again. */
@@ -30,9 +30,9 @@ const identitySchema = z.strictObject({
   store: z
     .strictObject({
       /** Stands in the store too, new with each start: another store, or an older copy, has not the same. */
-      mark: markSchema,
+      mark: randomIdSchema,
       /** The one that is being put in its place. */
-      next: markSchema.optional(),
+      next: randomIdSchema.optional(),
       /** Replicas without a record of their own are this serial of this server: never one that was lost with a store. */
       firstSerial: z.int().min(1),
     })

@@ -81,8 +81,12 @@ export async function setStoreAside(directory: DataDirectory): Promise<StoreIden
   return identity;
 }
 
-/** @throws {DamagedError} the directory has seen another store than this one. */
-function requireOwn(store: LevelStore, known: StoreIdentity | undefined): void {
+/**
+ * Whenever the store was opened, before it is used.
+ *
+ * @throws {DamagedError} the directory has seen another store than this one.
+ */
+export function requireOwn(store: LevelStore, known: StoreIdentity | undefined): void {
   if (known === undefined) return;
   const mark = store.mark();
   if (mark !== undefined && (mark === known.mark || mark === known.next)) return;
