@@ -11,13 +11,13 @@ import {
   TASKS_PER_THREAD,
   type ToScrapingBatch,
 } from "../src/pool/scraping-message.ts";
-import type { Report, Task } from "../src/pool/task.ts";
+import { type Report, type Task, taskMsMax } from "../src/pool/task.ts";
 import { CANCEL_CHANNEL, type ScrapeJob, type ScrapeOutcome, type ThreadMessage } from "./scrape-job.ts";
 
 const WATCH_EVERY_MS = 50;
 /** While there is nothing to do. */
 const WATCH_IDLE_MS = 1000;
-/** What a task may take beyond its own time-out, before its thread is taken for stuck. */
+/** What a task may take beyond its own time, before its thread is taken for stuck. */
 const GRACE_MS = 20_000;
 const HEAP_MB_MAX = 256;
 const BATCH_MAX = 16;
@@ -109,7 +109,7 @@ async function run(id: number, task: Task, startBefore: number): Promise<void> {
     watchTimer = setTimeout(watch, WATCH_EVERY_MS);
   }
   running.set(id, {
-    endsBeforeMs: performance.now() + task.timeoutMs + GRACE_MS,
+    endsBeforeMs: performance.now() + taskMsMax(task) + GRACE_MS,
     hasStarted: false,
     verdict: undefined,
   });

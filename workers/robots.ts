@@ -7,11 +7,8 @@ import { UNKNOWN_HOST } from "../src/fetcher/failure.ts";
 import type { Fetcher, FetchRequest } from "../src/fetcher/fetcher.ts";
 import { canonicalUrl } from "../src/frontier/canonical-url.ts";
 import type { ScrapingEnd } from "../src/pool/scraping-message.ts";
-import type { RobotsTask } from "../src/pool/task.ts";
+import { ROBOTS_REDIRECTS_MAX, type RobotsTask } from "../src/pool/task.ts";
 import { ROBOTS_BYTES_MAX } from "../src/robots/robots-file.ts";
-
-/** RFC 9309, 2.3.1.2: at least five are followed, also to other hosts. */
-const REDIRECTS_MAX = 5;
 
 /** Never rejects. */
 export async function fetchRobots(
@@ -37,8 +34,9 @@ export async function fetchRobots(
     });
     if (outcome.kind === "notStarted") return outcome;
     // Each hop is a request of its own to somebody's host; the asker counts from the first one's start only.
-
-    if (outcome.kind === "redirect" || hop > 0) await pause(task.delayMs);
+    if (outcome.kind === "redirect" || hop > 0) {
+      await pause(task.delayMs, undefined, { signal: conditions.signal }).catch(() => {});
+    }
     if (outcome.kind === "broken") {
       // The origin itself may not or can't ever be asked: its pages will say why.
       const isBarred = !outcome.retryable || outcome.reason === UNKNOWN_HOST;
@@ -56,7 +54,7 @@ export async function fetchRobots(
     if (outcome.kind === "refused") {
       return robots(outcome.status, "", outcome.retryAfterMs, outcome.latencyMs);
     }
-    const target = hop < REDIRECTS_MAX ? canonicalUrl(outcome.location, url) : undefined;
+    const target = hop < ROBOTS_REDIRECTS_MAX ? canonicalUrl(outcome.location, url) : undefined;
     if (target === undefined) return robots(outcome.status, "", null, outcome.latencyMs);
     url = target.url;
   }

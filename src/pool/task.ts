@@ -52,6 +52,15 @@ export interface RobotsTask {
 
 export type Task = ScrapeTask | RobotsTask;
 
+/** RFC 9309, 2.3.1.2: at least five are followed, also to other hosts. */
+export const ROBOTS_REDIRECTS_MAX = 5;
+
+/** As long as a task may take before it is clear that something is wrong with it. */
+export function taskMsMax(task: Task): number {
+  if (task.kind === "page") return task.timeoutMs;
+  return (1 + ROBOTS_REDIRECTS_MAX) * (task.timeoutMs + task.delayMs);
+}
+
 /** A link in scope, canonical, once per page. */
 export interface FoundLink {
   readonly url: string;

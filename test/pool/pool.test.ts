@@ -4,7 +4,7 @@ import { test } from "tap";
 import { pageKey } from "../../src/frontier/canonical-url.ts";
 import { createLog } from "../../src/log.ts";
 import { Pool } from "../../src/pool/pool.ts";
-import type { Task, TaskEnd } from "../../src/pool/task.ts";
+import { type Task, type TaskEnd, taskMsMax } from "../../src/pool/task.ts";
 import { onSite, openSite } from "./page-site.ts";
 
 const log = createLog({ level: "silent", text: false });
@@ -56,6 +56,25 @@ function run(
   const { alone = false, startWithinMs = 10_000, ...rest } = options;
   return pool.run(task, { startBefore: performance.now() + startWithinMs, alone, ...rest });
 }
+
+test("a robots.txt behind redirects may take as long as its host's pace makes it, and ends at once when given up", async (t) => {
+  t.equal(taskMsMax(site.robots({ timeoutMs: 5000, delayMs: 0 })), 30_000);
+  t.equal(taskMsMax(site.robots({ timeoutMs: 5000, delayMs: 60_000 })), 390_000);
+  t.equal(taskMsMax(site.page("/start")), 20_000);
+
+  robotsAnswer = { status: 301, location: "/robots-too" };
+  const asked = robotsAskedMs.length;
+  const given = new AbortController();
+  const ended = run(site.robots({ delayMs: 60_000 }), { signal: given.signal });
+  await site.askedFor("/robots.txt");
+  given.abort();
+
+  // Nothing is known of the file, whether the first answer had come by then or not.
+  const end = await ended;
+  if (end.kind !== "notStarted") t.match(end, { kind: "report", report: { kind: "robots", status: 0 } });
+  t.equal(robotsAskedMs.length, asked + 1);
+  robotsAnswer = { status: 200, text: "" };
+});
 
 test("a page's report says all that was asked for, and only that", async (t) => {
   const started: number[] = [];
