@@ -2,7 +2,7 @@
  * `npm run scenarios -- [--row N]…`: what may happen to a cluster, with real
  * processes, sockets and disks, one row after the other. A line tells what was
  * seen of each. Exit code 1 when a row failed; a row that can't be run on this
- * machine says why. Interrupted, it ends the row under way, and leaves nothing behind.
+ * machine says why. Interrupted, it ends the row under way as one that failed.
  */
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
@@ -69,7 +69,10 @@ async function see({ row, secondsMax }: Scenario, interrupted: AbortSignal): Pro
   const startedMs = performance.now();
   const child = spawn(process.execPath, [ROW, String(row)], { stdio: ["ignore", "pipe", "inherit"] });
   const timer = setTimeout(() => child.kill("SIGKILL"), secondsMax * 1000 + END_MS_MAX);
-  const end = () => child.kill("SIGTERM");
+  const end = () => {
+    child.kill("SIGTERM");
+    setTimeout(() => child.kill("SIGKILL"), END_MS_MAX).unref();
+  };
   interrupted.addEventListener("abort", end, { once: true });
   const figures: string[] = [];
   const failure: string[] = [];
