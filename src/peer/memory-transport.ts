@@ -153,8 +153,7 @@ class MemoryExchange implements Exchange {
   }
 
   close(): void {
-    this.reconnect("frames", this.#peer.address);
-    this.reconnect("calls", this.#peer.address);
+    for (const lane of ["frames", "calls", "waits"] as const) this.reconnect(lane, this.#peer.address);
   }
 }
 
