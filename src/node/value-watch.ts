@@ -52,6 +52,8 @@ interface Reader {
   readonly signal: AbortSignal;
   /** Called when a partition can't say what was missed. */
   readonly compacted: () => void;
+  /** Ends the watch with that error. */
+  readonly failed: (error: unknown) => void;
 }
 
 export class ValueWatch {
@@ -107,13 +109,14 @@ export class ValueWatch {
         if (!both.aborted && !events.write(event)) await once(events, "drain", { signal: both });
       },
       compacted: () => over.abort(),
+      failed: (error) => {
+        if (!both.aborted) events.destroy(error instanceof Error ? error : new Error(String(error)));
+      },
     };
     const end = () => events.end();
     both.addEventListener("abort", end, { once: true });
     if (both.aborted) end();
-    const told = this.#tellAll(places, reader).catch((error: unknown) => {
-      if (!both.aborted) events.destroy(error instanceof Error ? error : new Error(String(error)));
-    });
+    const told = this.#tellAll(places, reader).catch(reader.failed);
     try {
       yield* events as AsyncIterable<ValueEvent>;
     } finally {
@@ -130,7 +133,8 @@ export class ValueWatch {
         const ends = new Map<string, number>();
         const from = await this.#asked(reader, () => this.#tellPresent(place, reader, ends));
         if (from === undefined) return;
-        watched.push(this.#tellChanges(place, from, reader, ends));
+        // Other partitions may be read for long yet: an error is nobody's until then, and would end the process.
+        watched.push(this.#tellChanges(place, from, reader, ends).catch(reader.failed));
       }
     };
     await Promise.all(Array.from({ length: Math.min(READ_AT_ONCE, places.length) }, readSome));

@@ -4,9 +4,13 @@ import { EventEmitter, once } from "node:events";
 import { Readable } from "node:stream";
 import { type Test, test } from "tap";
 import { request } from "undici";
+import { DamagedError, UnavailableError } from "../../src/errors.ts";
+import { ValueWatch } from "../../src/node/value-watch.ts";
+import type { Operation, Outcome } from "../../src/replication/register.ts";
 import { createClient } from "../../src/sdk/client.ts";
-import { createGround, type Ground, PASSWORD, type Reply, RestCaller } from "./edge-ground.ts";
+import { createGround, type Ground, layout, PASSWORD, type Reply, RestCaller } from "./edge-ground.ts";
 import { FlakyLine } from "./flaky-line.ts";
+import { MemoryRegisters } from "./memory-registers.ts";
 
 interface Setting {
   readonly ground: Ground;
@@ -424,6 +428,24 @@ test("a watch tells what is there, then each change, over a change of servers an
     "a/3 deleted",
     "a/3 three",
   ]);
+});
+
+test("a watch of which one partition fails ends with that error, also while others can't be read", async (t) => {
+  class Broken extends MemoryRegisters {
+    override async operate(partition: number, operation: Operation): Promise<Outcome> {
+      if (partition === 3 && operation.kind === "watch") throw new DamagedError("an entry can't be read");
+      if (partition === 4 || operation.kind === "watch") throw new UnavailableError("nobody leads it");
+      return super.operate(partition, operation);
+    }
+  }
+  const over = new AbortController();
+  t.teardown(() => over.abort());
+  const events = new ValueWatch({ registers: new Broken(), layout }).watch(
+    { user: "alice", namespace: "n", key: undefined },
+    over.signal,
+  );
+
+  await t.rejects(events.next(), DamagedError);
 });
 
 test("one key is watched over REST, until the client leaves", async (t) => {
