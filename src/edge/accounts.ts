@@ -33,9 +33,9 @@ const RENEW_MS_IDLE = 20_000;
 /** Since the last question: then the next one waits until the copy is renewed. */
 const IDLE_AFTER_MS = 10_000;
 const CONFIRMED_MS_MAX = 5_000;
-/** Until the first copy is there, ask quickly: a server that just started is waited for. */
 /** A majority that does not answer so long is not waited for where any copy will do. */
 const PROVED_MS_MAX = 1_500;
+/** Until the first copy is there, ask quickly: a server that just started is waited for. */
 const FIRST_RENEW_MS = 100;
 const DAY_MS = 86_400_000;
 /** A new signing key every 30 days, announced ahead of its use, kept until its tokens are gone. */

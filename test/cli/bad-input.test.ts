@@ -130,6 +130,18 @@ test("a port in use is said with the flag that chooses another, and nothing is m
   t.match(up.stderr, new RegExp(`server-1 did not start[\\s\\S]*port ${port} is in use`));
 });
 
+test("a server of a ring that can't read its own folder says which file and what to do", async (t) => {
+  const cwd = t.testdir({ ring: { "server-1": { "identity.json": '{"stale' } } });
+
+  const { code, stderr } = await orbweaver(
+    ["up", "--nodes", "1", "--data", "ring", "--edge-port", "0", "--peer-port", "0"],
+    { cwd },
+  );
+
+  t.equal(code, 2);
+  t.match(stderr, /server-1 did not start: .*identity\.json can't be decoded; restore it from a copy/);
+});
+
 test("no server at the given address is exit code 1, and says where it was looked for", async (t) => {
   const cwd = t.testdir({});
 

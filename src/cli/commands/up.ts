@@ -5,6 +5,7 @@ import { availableParallelism } from "node:os";
 import { basename, join, normalize } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import type { Command } from "commander";
+import { z } from "zod";
 import { UsageError } from "../../errors.ts";
 import { LOG_LEVELS } from "../../log.ts";
 import { openRingFolder } from "../../node/ring-folder.ts";
@@ -31,6 +32,8 @@ const NODES_MAX = 64;
 /** Fresh copies of an empty ring take seconds; those of a large one may go on behind the banner. */
 const COPIES_MS_MAX = 20_000;
 const COPIES_LOOK_MS = 200;
+
+const outcastSchema = z.object({ stale: z.literal(true) });
 
 export function addUp(program: Command, run: Runner): void {
   program
@@ -234,8 +237,12 @@ function isServer(directory: string): boolean {
 /** Removed from the cluster, or an old copy: it never starts again. */
 function isOutcast(directory: string): boolean {
   if (!isServer(directory)) return false;
-  const identity: unknown = JSON.parse(readFileSync(join(directory, "identity.json"), "utf8"));
-  return typeof identity === "object" && identity !== null && "stale" in identity && identity.stale === true;
+  try {
+    return outcastSchema.safeParse(JSON.parse(readFileSync(join(directory, "identity.json"), "utf8")))
+      .success;
+  } catch {
+    return false; // What is wrong with the file is said by its server, with what to do.
+  }
 }
 
 /** How many servers have their folder here. @throws {UsageError} the folder is of something else. */
