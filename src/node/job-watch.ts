@@ -27,6 +27,8 @@ const PROGRESS_MS = 250;
 const OVERLAP_MS = 100;
 const QUESTIONS_MAX = 8;
 const RETRY_MS = 100;
+/** Jobs remembered though nobody asks about them just now. */
+const JOBS_KEPT_MAX = 1024;
 
 interface Watched {
   readonly jobId: string;
@@ -99,6 +101,7 @@ export class JobWatch {
   #watched(jobId: string): Watched {
     let job = this.#jobs.get(jobId);
     if (job === undefined) {
+      if (this.#jobs.size >= JOBS_KEPT_MAX) this.#forgetQuiet();
       job = {
         jobId,
         wanting: new Set(),
@@ -116,6 +119,13 @@ export class JobWatch {
       this.#jobs.set(jobId, job);
     }
     return job;
+  }
+
+  /** Whoever leads elsewhere now is not told here that a job is over. */
+  #forgetQuiet(): void {
+    for (const [jobId, { wanting, changed, underWay, isScheduled }] of this.#jobs) {
+      if (wanting.size + changed.size + underWay === 0 && !isScheduled) this.forget(jobId);
+    }
   }
 
   /** Everything of this turn of the event loop goes into one question. */

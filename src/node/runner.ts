@@ -94,6 +94,7 @@ export class Runner {
   accept(message: RunMessage, onStarted: (agoMs: number) => void): void {
     const { partition, ref } = message;
     const id = idOf(partition, ref);
+    this.#forgetRefused();
     if (!this.#heard(partition, message.ballot) || this.#refused.has(id) || this.#flights.has(id)) return;
     const flight: Flight = { startedAtMs: undefined };
     this.#flights.set(id, flight);
@@ -107,10 +108,7 @@ export class Runner {
   /** What leaders ask once a second. What is not here is refused from now on. */
   states(groups: Extract<CrawlRequest, { kind: "running" }>["groups"]): Answer<"running"> {
     const nowMs = this.#clock.now();
-    for (const [id, untilMs] of this.#refused) {
-      if (untilMs > nowMs) break;
-      this.#refused.delete(id);
-    }
+    this.#forgetRefused();
     const states = groups.map(({ partition, ballot, refs }) => {
       this.#heard(partition, ballot);
       return refs.map((ref) => {
@@ -127,6 +125,14 @@ export class Runner {
 
   stop(): void {
     this.#stopping.abort();
+  }
+
+  #forgetRefused(): void {
+    const nowMs = this.#clock.now();
+    for (const [id, untilMs] of this.#refused) {
+      if (untilMs > nowMs) break;
+      this.#refused.delete(id);
+    }
   }
 
   /** False: the leader of this ballot has been succeeded. */
