@@ -113,9 +113,10 @@ export class Reception {
       return;
     }
     this.#refuse(from, id);
-    // Whoever asks may be the way into the ring; it counts if it is a member.
+    // Whoever asks may be the way into the ring; it counts if it is a member. Where the nearest of those that
+    // answer is looked for, it will be asked as well: a stranger from far off, taken at once, would hide the rest.
     const asker = { ...from, zone: parts.book.get(from.nodeId)?.zone ?? "" };
-    if (parts.isMember()) parts.stabilisation.consider(asker);
+    if (parts.isMember()) parts.stabilisation.consider(parts.learn(asker) ?? asker);
     else parts.askedBy(asker);
   }
 

@@ -195,7 +195,7 @@ export class Stabilisation {
     else this.consider(candidate);
   }
 
-  /** A node that may stand between here and the first live successor: it counts once it has answered. */
+  /** A node that may stand between here and the first successor: it counts once it has answered. */
   consider(candidate: Member): void {
     if (!this.#isNearer(candidate) || this.#considered.has(candidate.nodeId)) return;
     if (this.#routes.isDead(candidate)) return;
@@ -242,9 +242,8 @@ export class Stabilisation {
     if (this.#predecessor?.nodeId === member.nodeId) this.#predecessor = member;
   }
 
-  /** Than the first that lives: who stands behind dead ones only is better than nobody. */
   #isNearer(candidate: Member): boolean {
-    const first = this.successors.members.find((member) => !this.#routes.isDead(member));
+    const first = this.successors.first;
     return between(candidate.nodeId, this.#self.nodeId, first?.nodeId ?? this.#self.nodeId);
   }
 

@@ -75,11 +75,9 @@ export const LOOKUP_RULES: readonly Rule[] = [
     },
   },
   {
-    rule: "a node whose whole list is dead follows whoever asks it, a stranger too",
+    rule: "a node whose whole list is dead remembers whoever asks it: a stranger may be all that is left",
     file: "reception.ts",
-    changes: [
-      ["if (parts.isMember()) parts.stabilisation.consider(asker);\n    else ", "if (!parts.isMember()) "],
-    ],
+    changes: [["parts.learn(asker) ?? asker", "asker"]],
     schedule: (ringClass, seed) => {
       const simulator = settled(ringClass, seed, ["1", "3", "5"], 2);
       const { sender } = simulator.bootstrap(at("8"));
