@@ -5,7 +5,8 @@
  */
 import { z } from "zod";
 import { ClusterError, PageFailedError } from "../errors.ts";
-import { type JobSpec, jobSpecSchema, type Result } from "../job/job-spec.ts";
+import { type JobSpec, jobSpecSchema, type Result, ROBOTS_UNAVAILABLE } from "../job/job-spec.ts";
+import { isOver } from "../job/life-cycle.ts";
 import type { Jobs } from "../node/jobs.ts";
 import { type Permitted, protectedCall } from "./call.ts";
 import { requireValid } from "./job-calls.ts";
@@ -21,9 +22,6 @@ export const scrapeSchema = z
 
 /** However many retries were asked for. */
 const WAIT_MS_MAX = 120_000;
-
-/** As the leader of a host names it. */
-const ROBOTS_UNAVAILABLE = "robots.txt unavailable";
 
 export const scrapePage = protectedCall({
   access: "jobs:write",
@@ -60,8 +58,7 @@ async function untilOver(
   deadlineMs: number,
 ): Promise<string | undefined> {
   for await (const event of jobs.events(jobId, { pages: false, signal })) {
-    if (event.kind === "status" && ["completed", "failed", "cancelled"].includes(event.status))
-      return undefined;
+    if (event.kind === "status" && isOver(event.status)) return undefined;
     if (event.kind !== "progress") continue;
     const [held] = event.stats.waitingOn;
     if (held?.reason === ROBOTS_UNAVAILABLE) {

@@ -3,6 +3,7 @@
  * out, until it is settled. What it says about a host's pace takes effect at once,
  * whether or not anyone still waits for the page.
  */
+import { ROBOTS_UNAVAILABLE } from "../job/job-spec.ts";
 import { type FrontierState, flightId, type HandoutRef, robotsFlightId } from "./frontier-state.ts";
 import type { Outcome } from "./verdict.ts";
 
@@ -110,7 +111,7 @@ export class Flights {
     site.pace.started(id, nowMs - end.agoMs);
     site.pace.ended(id);
     if (end.status === 429 || end.status === 503) {
-      site.pace.refused("robots.txt unavailable", end.retryAfterMs, nowMs, this.#state.options.random());
+      site.pace.refused(ROBOTS_UNAVAILABLE, end.retryAfterMs, nowMs, this.#state.options.random());
     }
     access.fetched(end.status, end.text, nowMs, this.#state.options.random());
   }

@@ -11,7 +11,7 @@
  * moment. Effects leave after the commit.
  */
 import { type Counts, noCounts } from "../job/counts.ts";
-import type { Waiting } from "../job/job-spec.ts";
+import { ROBOTS_UNAVAILABLE, type Waiting } from "../job/job-spec.ts";
 import { isOver } from "../job/life-cycle.ts";
 import { Admissions, admissionOf } from "./admission.ts";
 import { Draft, type FrontierEffect } from "./draft.ts";
@@ -277,7 +277,7 @@ export class Frontier {
       if (atMs < nowMs + WAITING_SHOWN_MS) continue;
       const reason =
         robotsAtMs === atMs
-          ? "robots.txt unavailable"
+          ? ROBOTS_UNAVAILABLE
           : paceAtMs === atMs
             ? host.pace.reason || "delay between requests"
             : "retry";

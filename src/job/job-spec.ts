@@ -136,6 +136,9 @@ export type Scope = JobSpec["scope"];
 export const jobStatusSchema = z.enum(["queued", "running", "paused", "completed", "failed", "cancelled"]);
 export type JobStatus = z.output<typeof jobStatusSchema>;
 
+/** A reason of `Waiting`: no page of the host is fetched without its robots.txt. */
+export const ROBOTS_UNAVAILABLE = "robots.txt unavailable";
+
 export interface Waiting {
   readonly host: string;
   /** Milliseconds since the Unix epoch. */

@@ -17,6 +17,7 @@ import type {
   PartitionStatus,
 } from "../edge/backend.ts";
 import type { Failure, Job, JobSpecInput, JobStats, JobStatus, Result } from "../job/job-spec.ts";
+import { isOver } from "../job/life-cycle.ts";
 import { Caller, type CallerOptions } from "./caller.ts";
 import type { SentEvent } from "./event-reader.ts";
 import { followEvents } from "./event-source.ts";
@@ -75,7 +76,6 @@ const RECOVERED_AT_ONCE = 200;
 const POLL_MS_MIN = 100;
 const POLL_MS_MAX = 1_000;
 const RESULTS_PER_PAGE = 200;
-const OVER: readonly JobStatus[] = ["completed", "failed", "cancelled"];
 
 export class Client {
   readonly #caller: Caller;
@@ -228,7 +228,7 @@ export class Client {
       const event = jobEventOf(sent);
       if (event === undefined) continue;
       yield event;
-      if (event.kind === "status" && OVER.includes(event.status)) return;
+      if (event.kind === "status" && isOver(event.status)) return;
     }
   }
 
