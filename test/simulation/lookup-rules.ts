@@ -90,6 +90,27 @@ export const LOOKUP_RULES: readonly Rule[] = [
     },
   },
   {
+    rule: "whoever asks a node whose whole list is dead does not take the place of the living in between",
+    file: "stabilisation.ts",
+    changes: [
+      [
+        "const first = this.successors.first;\n    return",
+        "const first = this.successors.members.find((one) => !this.#routes.isDead(one));\n    return",
+      ],
+    ],
+    schedule: (ringClass, seed) => {
+      const simulator = settled(ringClass, seed, EIGHT, 2);
+      const { ring } = simulator.node(at("1"));
+      for (const name of ["3", "5"]) simulator.crash(at(name));
+      simulator.runUntil(() => ["3", "5"].every((name) => ring.isSuspected(at(name))), 5000, 1);
+      const question: RingMessage = { kind: "closest", id: 1, point: at("e"), avoid: [], claimed: false };
+      simulator.tell(member("d"), at("1"), question);
+      simulator.runUntil(() => first(simulator, "1") !== at("3"), 5000, 1);
+      const next = first(simulator, "1");
+      return next === at("7") ? undefined : `1 follows ${next?.slice(0, 1)}, though 7 lives`;
+    },
+  },
+  {
     rule: "a point before its live predecessor is not an owner's, whoever named it",
     file: "routing.ts",
     changes: [
