@@ -496,7 +496,7 @@ export class Replica {
       return this.#send(from, { kind: "behind", ballot, claim: state.durable.claim });
     }
     this.#heardLeader(ballot);
-    this.#tryAtMs = undefined;
+    this.#waitFor(ballot);
     if (seq > state.seq + 1) return this.#send(from, { kind: "behind", ballot, claim: state.durable.claim });
     this.#levelMs = this.#lastNowMs;
     if (seq === state.seq + 1) {
@@ -520,7 +520,7 @@ export class Replica {
       this.#standDown(nowMs, ballot);
     if (this.standingBallot !== undefined) return;
     this.#heardLeader(ballot);
-    this.#tryAtMs = undefined;
+    this.#waitFor(ballot);
     if (isSameBallot(state.accepted, ballot) && state.seq >= reach) return this.#acknowledge(from, ballot);
     if (
       !state.isEmpty &&
@@ -651,6 +651,15 @@ export class Replica {
       this.#leaderSeen = ballot.replicaId;
       this.#patience = 1;
     }
+  }
+
+  /**
+   * Its proposer has spoken: no attempt to lead meanwhile. One that is thought dead may have spoken last
+   * before it died, and nobody tells of that death again: it is waited for a moment only.
+   */
+  #waitFor(ballot: Ballot): void {
+    const isHeard = this.#ports.hears(ballot);
+    this.#tryAtMs = isHeard ? undefined : this.#lastNowMs + this.#patience * HEARD_AGAIN_MS;
   }
 
   // --- candidate ------------------------------------------------------------------

@@ -26,6 +26,8 @@ class Cluster {
   readonly servers = new Map<NodeId, { driver: ReplicaDriver; member: Member; store: MemoryStore }>();
   readonly dead = new Set<NodeId>();
   readonly changes = new EventEmitter();
+  /** The last one that came, by who said it to whom. */
+  readonly appends = new Map<string, ReplicationMessage>();
   incarnation = 1;
 
   ring(self: Member): ReplicaRing {
@@ -87,6 +89,7 @@ class Cluster {
     const copy = structuredClone(message);
     setImmediate(() => {
       if (this.dead.has(to) || this.dead.has(from.nodeId)) return;
+      if ("body" in copy && copy.body.kind === "append") this.appends.set(`${from.nodeId} ${to}`, copy);
       const target = this.servers.get(to);
       target?.driver.receive({ ...from }, copy);
     });
@@ -229,4 +232,26 @@ test("two of five die at once: all partitions are led again and nothing acknowle
     if (outcome.kind !== "entries" || outcome.entries[0]?.key !== key) t.fail(`${key} is lost`);
   }
   t.pass("all 200 are there");
+});
+
+test("what a dead leader said last comes after the news of its death: others lead all the same", async (t) => {
+  const cluster = new Cluster();
+  t.teardown(() => stopAll(cluster));
+  const ids: NodeId[] = [];
+  for (const name of ["a", "b", "c"]) ids.push(await cluster.start(name));
+  await until("groups of three", () => cluster.whole(3) || undefined);
+  await until("each leader is the first wished member", () => cluster.isBalanced() || undefined);
+  const leader = cluster.servers.get(ids[0]!)!;
+  const partition = [...Array(PARTITIONS).keys()].find((p) => leader.driver.leads(p) !== undefined)!;
+  cluster.appends.clear();
+  await leader.driver.operate(partition, put("k", "v"));
+  const late = () => ids.slice(1).map((id) => cluster.appends.get(`${ids[0]} ${id}`));
+  await until("both have heard of it", () => late().every((append) => append !== undefined) || undefined);
+
+  await cluster.kill(ids[0]!);
+  for (const [i, append] of late().entries())
+    cluster.servers.get(ids[i + 1]!)!.driver.receive(leader.member, append!);
+
+  const outcome = await cluster.operate(partition, { kind: "get", keys: ["k"] });
+  t.match(outcome, { kind: "entries", entries: [{ value: Buffer.from("v") }] });
 });
