@@ -7,7 +7,7 @@
  * A cut moves a host's port to another bridge: packets vanish without a word, as
  * behind a broken switch, connections stay open on both sides.
  */
-import { execFile } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
 import { randomInt } from "node:crypto";
 import { promisify } from "node:util";
 import type { Place } from "../fixture/cluster.ts";
@@ -36,6 +36,12 @@ export class Lan {
   readonly #hosts: number;
   readonly #name: string;
   readonly #third: number;
+  // What ends a process in a hurry does not wait for its teardown.
+  readonly #atExit = () => {
+    const namespaces = [this.#fabric, ...[...Array(this.#hosts).keys()].map((host) => this.#host(host))];
+    for (const name of namespaces) spawnSync("ip", ["netns", "del", name]);
+    spawnSync("ip", ["link", "del", `${this.#name}c`]);
+  };
 
   private constructor(hosts: number) {
     this.#hosts = hosts;
@@ -48,6 +54,7 @@ export class Lan {
   static async make(hosts: number): Promise<Lan> {
     await sweep();
     const lan = new Lan(hosts);
+    process.once("exit", lan.#atExit);
     try {
       await lan.#open();
     } catch (error) {
@@ -89,6 +96,7 @@ export class Lan {
 
   async close(): Promise<void> {
     await remove(await names(this.#name));
+    process.off("exit", this.#atExit);
   }
 
   async #open(): Promise<void> {
