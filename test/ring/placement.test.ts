@@ -34,6 +34,9 @@ test("zones that have a copy are passed over while there are others", async () =
     ["1a 2a 3a 4b 5b", 3, "1 2 4"],
     ["1a 2a 3a", 3, "1 2 3"],
     ["1a 2a", 3, "1 2"],
+    // Evenly: the loss of zone a must not take three of five.
+    ["1a 2a 3a 4b 5c 6b", 5, "1 2 4 5 6"],
+    ["1a 2a 3a 4a 5b", 4, "1 2 3 5"],
     // Nobody knows where they stand: each for itself.
     ["1 2a 3a 4", 3, "1 2 4"],
   ];
