@@ -81,7 +81,8 @@ export interface LeaderRoutes {
   readonly random: () => number;
   readonly replicas: {
     operate(partition: number, operation: Operation): Promise<Outcome>;
-    leads(partition: number): unknown;
+    /** Now, or as soon as it leads. */
+    takesOperations(partition: number): boolean;
     leaderHint(partition: number): NodeId | undefined;
     /** Undefined: no replica is held here. */
     members(partition: number): NodeId[] | undefined;
@@ -309,8 +310,8 @@ export class RoutedRegisters implements Registers, LeaderAccess {
   }
 
   #isLeaderBelieved(partition: number, refused: ReadonlySet<NodeId>): boolean {
-    const { replicas, ring } = this.#routes;
-    if (replicas.leads(partition) !== undefined) return true;
+    const { self, replicas, ring } = this.#routes;
+    if (replicas.takesOperations(partition) && !refused.has(self.nodeId)) return true;
     return this.#cache.leaders(partition).some((nodeId) => !refused.has(nodeId) && !ring.isSuspected(nodeId));
   }
 
@@ -319,7 +320,7 @@ export class RoutedRegisters implements Registers, LeaderAccess {
     const awaited = this.#news.get(partition);
     if (awaited !== undefined) return awaited;
     const view = () =>
-      `${this.#routes.replicas.leads(partition) !== undefined} ${this.#cache.leaders(partition).join()}`;
+      `${this.#routes.replicas.takesOperations(partition)} ${this.#cache.leaders(partition).join()}`;
     const before = view();
     const look = async () => {
       for (let waitedMs = 0; waitedMs < RETRY_MS_MAX && view() === before; waitedMs += LOOK_MS) {
@@ -343,7 +344,7 @@ export class RoutedRegisters implements Registers, LeaderAccess {
    */
   async #candidate(partition: number, refused: ReadonlySet<NodeId>): Promise<Member | undefined> {
     const { self, replicas } = this.#routes;
-    if (replicas.leads(partition) !== undefined && !refused.has(self.nodeId)) return self;
+    if (replicas.takesOperations(partition) && !refused.has(self.nodeId)) return self;
     const known = this.#known(partition, refused);
     if (known !== undefined) return known;
     await this.#lookUp(partition);

@@ -357,7 +357,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
    */
   operate(partition: number, operation: Operation): Promise<Outcome> {
     const held = this.#replicas.get(partition);
-    if (held === undefined || (held.replica.servingBallot === undefined && !isStale(operation))) {
+    if (held === undefined || (!held.replica.takesOperations && !isStale(operation))) {
       return Promise.reject(new NotLeaderError(partition, this.leaderHint(partition)));
     }
     const bytes = operation.kind === "batch" ? bytesOf(operation.changes) : 0;
@@ -472,6 +472,11 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   /** The ballot under which this server serves the partition now. */
   leads(partition: number): Ballot | undefined {
     return this.#replicas.get(partition)?.replica.servingBallot;
+  }
+
+  /** Whether operations on the partition are done here: now, or as soon as this server serves it. */
+  takesOperations(partition: number): boolean {
+    return this.#replicas.get(partition)?.replica.takesOperations === true;
   }
 
   /** Who leads, as far as is known here. */

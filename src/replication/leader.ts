@@ -137,6 +137,11 @@ export class Leader {
     return this.#phase === "serving" && !this.#isOver;
   }
 
+  /** Whom it gives its leadership to, while it does. */
+  get successor(): ReplicaId | undefined {
+    return this.#isOver ? undefined : this.#handOver?.to;
+  }
+
   /** Members that count for sure: a config is shown to others only once it is committed. */
   get committedConfig(): Config {
     return this.#configChange?.before ?? this.#state.config;

@@ -1,22 +1,42 @@
 /**
- * Operations whose leader was refused while they were pending: they go on under
- * the next ballot of the same replica, if it gets so far; none is answered before
- * it is known what became of it, and none waits for ever.
+ * Operations that wait for this replica to serve: those whose leader was refused
+ * while they were pending go on under its next ballot, if it gets so far, and those
+ * that came while it stands are begun then. None is answered before it is known what
+ * became of it, and none waits for ever.
  */
 import { type Claim, isSameBallot } from "./ballot.ts";
 import type { ReplicaEffect } from "./effect.ts";
+import { bytesOf } from "./open-batch.ts";
 import type { Asked, Unanswered } from "./operations.ts";
 import type { Ballot } from "./register.ts";
 
+/** Of those that came while it stands. */
+const EARLY_MAX = 1024;
 const NOTHING: Unanswered = { handed: [], open: [] };
 
 export class PendingOperations {
   readonly #effects: ReplicaEffect[];
   /** In batches of `ballot`, or in its base: batch 0. */
   #pending: (Unanswered & { readonly ballot: Ballot }) | undefined;
+  /** Came before this replica served, in order of arrival: nothing was done about them. */
+  #early: Asked[] = [];
+  #earlyBytes = 0;
+  readonly #bytesMax: number;
 
-  constructor(effects: ReplicaEffect[]) {
+  /** @param bytesMax of changes that came before this replica served. */
+  constructor(effects: ReplicaEffect[], bytesMax: number) {
     this.#effects = effects;
+    this.#bytesMax = bytesMax;
+  }
+
+  /** One that came while this replica stands; false: there are too many of them. */
+  keep(asked: Asked): boolean {
+    const { op } = asked;
+    const bytes = op.kind === "batch" ? bytesOf(op.changes) : 0;
+    if (this.#early.length === EARLY_MAX || this.#earlyBytes + bytes > this.#bytesMax) return false;
+    this.#early.push(asked);
+    this.#earlyBytes += bytes;
+    return true;
   }
 
   /** The leader of `ballot` was refused; what is kept already was in its base. */
@@ -37,12 +57,13 @@ export class PendingOperations {
 
   /** A majority holds the base: what is in it is committed. @param operate begins the rest anew. */
   resume(operate: (asked: Asked) => void, nowMs: number): void {
-    if (this.#pending === undefined) return;
-    const { handed, open } = this.#pending;
+    if (this.#pending === undefined && this.#early.length === 0) return;
+    const { handed, open } = this.#pending ?? NOTHING;
     this.#pending = undefined;
     for (const { asked, outcome } of handed)
       this.#effects.push({ kind: "answer", operation: asked.operation, outcome });
-    for (const asked of open) operate({ ...asked, nowMs, epochMs: asked.epochMs + nowMs - asked.nowMs });
+    for (const asked of [...open, ...this.#takeEarly()])
+      operate({ ...asked, nowMs, epochMs: asked.epochMs + nowMs - asked.nowMs });
   }
 
   /** There is no next ballot. @param more what was pending last of all. */
@@ -52,6 +73,14 @@ export class PendingOperations {
       for (const asked of open) this.#deny(asked, "NOT_LEADER");
     }
     this.#pending = undefined;
+    for (const asked of this.#takeEarly()) this.#deny(asked, "NOT_LEADER");
+  }
+
+  #takeEarly(): Asked[] {
+    const early = this.#early;
+    this.#early = [];
+    this.#earlyBytes = 0;
+    return early;
   }
 
   #deny({ operation }: Asked, code: "OUTCOME_UNKNOWN" | "NOT_LEADER"): void {

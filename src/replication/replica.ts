@@ -44,6 +44,8 @@ const HEARD_AGAIN_MS = 250;
 /** How often one that holds a state without being a member asks what is to become of it. */
 const OUTSIDE_ASK_MS = 5_000;
 const OUTSIDE_ASK_MS_MAX = 10 * 60_000;
+/** Too many wait for it to serve. */
+const STANDING_BUSY_MS = 50;
 
 const PROPOSER_KINDS: ReadonlySet<Body["kind"]> = new Set([
   "canvass",
@@ -113,7 +115,7 @@ export class Replica {
       digester: new EntryDigester(options.digestKey),
       effects: this.#effects,
     });
-    this.#pending = new PendingOperations(this.#effects);
+    this.#pending = new PendingOperations(this.#effects, options.settings.limits.pendingBytes);
     this.#staleReads = new StaleReads({
       state: this.state,
       effects: this.#effects,
@@ -141,9 +143,20 @@ export class Replica {
     return this.#candidate?.isStanding === true ? this.#candidate.ballot : undefined;
   }
 
+  /** Whether operations are taken: what comes before it serves waits for that. */
+  get takesOperations(): boolean {
+    return this.#quarantine === undefined && (this.servingBallot !== undefined || this.#isAboutToServe);
+  }
+
+  get #isAboutToServe(): boolean {
+    if (this.#leader === undefined) return this.#candidate?.isStanding === true;
+    return !this.#leader.isOver && !this.#leader.hasServed;
+  }
+
   /** As far as this replica knows; undefined: nobody, or itself while it does not serve. */
   get leaderHint(): ReplicaId | undefined {
     if (this.servingBallot !== undefined) return this.id;
+    if (this.#leader?.successor !== undefined) return this.#leader.successor;
     return this.#leaderSeen === this.id ? undefined : this.#leaderSeen;
   }
 
@@ -211,7 +224,8 @@ export class Replica {
   }
 
   /**
-   * Answered by an effect with the same number; NOT_LEADER at once when this replica does not serve.
+   * Answered by an effect with the same number; NOT_LEADER at once when this replica neither serves nor
+   * stands. While it stands the operation waits until it serves, or stands no more.
    *
    * @param epochMs ms since the Unix epoch, by which entries expire.
    */
@@ -223,6 +237,14 @@ export class Replica {
       this.#staleReads.scan(operation, op, this.#nextNumber++, epochMs, this.#ageMs(nowMs));
     } else if (isWhole && this.#leader?.takesOperations === true) {
       this.#leader.operate({ operation, op, nowMs, epochMs });
+    } else if (isWhole && this.#isAboutToServe) {
+      const isKept = this.#pending.keep({ operation, op, nowMs, epochMs });
+      if (!isKept)
+        this.#effects.push({
+          kind: "answer",
+          operation,
+          outcome: { code: "BUSY", retryAfterMs: STANDING_BUSY_MS },
+        });
     } else {
       this.#effects.push({ kind: "answer", operation, outcome: { code: "NOT_LEADER" } });
     }

@@ -62,7 +62,7 @@ class Servers {
     random: () => 0.5,
     replicas: {
       operate: (partition) => Promise.reject(new NotLeaderError(partition)),
-      leads: () => undefined,
+      takesOperations: () => false,
       leaderHint: (partition) => this.announced.get(partition),
       members: () => undefined,
     },
