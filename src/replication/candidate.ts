@@ -162,7 +162,13 @@ export class Candidate {
     for (const id of others) this.#asked.add(id);
     if (others.length === 0) return;
     const body: Body = { kind: "prepare", ballot: this.ballot, handOver: this.#handOver };
-    this.#state.whenDurable(() => this.#tell(others, body));
+    this.#state.whenDurable(() => {
+      // By a leader that goes some were asked already.
+      this.#tell(
+        others.filter((id) => !this.#promises.has(id)),
+        body,
+      );
+    });
   }
 
   #choose(nowMs: number): CandidateStep {

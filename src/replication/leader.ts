@@ -45,8 +45,6 @@ export class Leader {
   readonly #progress = new Map<ReplicaId, Progress>();
   readonly #window: BatchWindow;
   #phase: Phase = "synchronising";
-  /** Its base is durable. */
-  #hasBegun = false;
   #isOver = false;
   #unanswered: Unanswered | undefined;
   #committed = -1;
@@ -175,9 +173,8 @@ export class Leader {
     return Math.max(atMs, this.#tickedMs + STEP_MS);
   }
 
-  /** The base state is durable: bring the others level. */
+  /** The base state stands, if not durably yet: brings the others level, and counts itself once it is durable. */
   begin(nowMs: number): void {
-    this.#hasBegun = true;
     for (const progress of this.#progress.values()) this.#offer(progress, nowMs);
     this.advance(nowMs);
   }
@@ -340,7 +337,6 @@ export class Leader {
     const stoodStill = nowMs - this.#tickedMs > STANDSTILL_MS + STEP_MS;
     this.#tickedMs = nowMs;
     if (stoodStill && this.#outstandingSinceMs !== undefined) this.#outstandingSinceMs = nowMs;
-    if (!this.#hasBegun) return;
     if (this.#lostMajority(nowMs)) {
       this.stop();
       return;
@@ -611,7 +607,14 @@ export class Leader {
     const isDone = this.#committed === this.#state.seq && !this.#operations.hasOpenBatch;
     if (isLevel && isDone && handOver.sentMs === undefined) {
       handOver.sentMs = nowMs;
-      progress.send(this.#effects, { kind: "lead", ballot: this.ballot, seq: this.#state.seq });
+      // The others are asked for their promises at once: while they write them, the successor writes its own.
+      const { ballot } = this;
+      const next: Ballot = { round: ballot.round + 1, replicaId: handOver.to };
+      progress.send(this.#effects, { kind: "lead", ballot, seq: this.#state.seq, next });
+      for (const other of this.#progress.values()) {
+        if (other !== progress && !other.isLearner)
+          other.send(this.#effects, { kind: "yield", ballot, next });
+      }
     }
     if (nowMs >= this.#handOverUntilMs) {
       // No new ballot came: this one goes on, and does not try again at once.

@@ -46,8 +46,10 @@ const bodySchema = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("refused"), ballot: ballotSchema, promised: ballotSchema }),
   /** The sender leads or stands at `ballot` no more. */
   z.object({ kind: z.literal("stopped"), ballot: ballotSchema }),
-  /** Take over: stand with `handOver = ballot`, if you are level at `seq`. */
-  z.object({ kind: z.literal("lead"), ballot: ballotSchema, seq }),
+  /** Take over: stand at `next` with `handOver = ballot`, if you are level at `seq`. */
+  z.object({ kind: z.literal("lead"), ballot: ballotSchema, seq, next: ballotSchema.optional() }),
+  /** `ballot` is handed over: promise `next` to its proposer, who was told to stand. */
+  z.object({ kind: z.literal("yield"), ballot: ballotSchema, next: ballotSchema }),
 
   z.object({
     kind: z.literal("append"),

@@ -29,6 +29,11 @@ export class PendingOperations {
     this.#bytesMax = bytesMax;
   }
 
+  /** Whether nothing is kept of an earlier ballot. */
+  get isEmpty(): boolean {
+    return this.#pending === undefined;
+  }
+
   /** One that came while this replica stands; false: there are too many of them. */
   keep(asked: Asked): boolean {
     const { op } = asked;

@@ -52,6 +52,7 @@ const PROPOSER_KINDS: ReadonlySet<Body["kind"]> = new Set([
   "prepare",
   "stopped",
   "lead",
+  "yield",
   "append",
   "offer",
   "confirm",
@@ -426,7 +427,9 @@ export class Replica {
         if (this.#leaderSeen === body.ballot.replicaId) this.#leaderSeen = undefined;
         return this.leaderLost(nowMs);
       case "lead":
-        return this.#askedToLead(body.ballot, body.seq, nowMs);
+        return this.#askedToLead(body, nowMs);
+      case "yield":
+        return this.#yielded(body, nowMs);
       case "append":
         return this.#append(from, body);
       case "offer":
@@ -604,15 +607,17 @@ export class Replica {
       return;
     }
     const isHandOver = handOver !== null && isSameBallot(handOver, state.promised);
-    if (compareBallots(ballot, state.promised) <= 0 || (!isHandOver && this.#hearsOther(from))) {
-      return this.#refuse(from, ballot);
-    }
+    const mayLeave = isHandOver || this.#isUndecided || !this.#hearsOther(from);
+    if (compareBallots(ballot, state.promised) <= 0 || !mayLeave) return this.#refuse(from, ballot);
+    this.#promise(ballot, nowMs);
+  }
+
+  #promise(ballot: Ballot, nowMs: number): void {
     this.#standDown(nowMs, ballot);
     this.#endTarget();
-    state.promise(ballot);
-    this.#heardLeader(ballot, true);
+    this.state.promise(ballot);
     this.#tryAtMs = nowMs + this.#patience * HEARD_AGAIN_MS;
-    this.#sendPromise(from, ballot);
+    this.#sendPromise(ballot.replicaId, ballot);
   }
 
   /** The state is stated as of now, and leaves once all of it is durable. */
@@ -621,14 +626,26 @@ export class Replica {
     this.state.whenDurable(() => this.#send(to, { kind: "promise", ballot, claim, config }));
   }
 
-  #askedToLead(ballot: Ballot, seq: number, nowMs: number): void {
+  #askedToLead({ ballot, seq, next }: Extract<Body, { kind: "lead" }>, nowMs: number): void {
     const { state } = this;
     const isLevel =
       isSameBallot(state.promised, ballot) &&
       isSameBallot(state.accepted, ballot) &&
       state.seq === seq &&
       state.isMember;
-    if (isLevel && this.#candidate === undefined && this.#leader === undefined) this.#stand(ballot, nowMs);
+    if (!isLevel || this.#candidate !== undefined || this.#leader !== undefined) return;
+    // Greater than what is promised here, it was never used: each ballot is promised here before it is.
+    const isNew = next?.replicaId === this.id && next.round > this.#roundSeen;
+    this.#stand(ballot, nowMs, isNew ? next : undefined);
+  }
+
+  /** Its leader gives `ballot` up and speaks for the one to come, to save the asking. */
+  #yielded({ ballot, next }: Extract<Body, { kind: "yield" }>, nowMs: number): void {
+    const { state } = this;
+    const isHeld = isSameBallot(state.promised, ballot) && state.config.members.includes(next.replicaId);
+    if (!isHeld || next.replicaId === this.id || compareBallots(next, ballot) <= 0) return;
+    if (!this.#sawRound(next.round)) return;
+    this.#promise(next, nowMs);
   }
 
   /** An older config than the one here does not know that this replica was taken in again. */
@@ -659,6 +676,16 @@ export class Replica {
     for (const id of to) this.#send(id, { kind: "outside", ballot: state.promised, epoch: state.epoch });
   }
 
+  /**
+   * Whether what is promised here has come to nothing yet. Of two that were canvassed for at the same
+   * time the greater wins then: else each would keep the other from a majority. A third is told no.
+   */
+  get #isUndecided(): boolean {
+    const { accepted, promised } = this.state;
+    const isMere = this.#leader === undefined && this.#target === undefined;
+    return isMere && compareBallots(accepted, promised) < 0;
+  }
+
   /** Whether a leader other than `except` is heard: its promise binds this replica to it. */
   #hearsOther(except: ReplicaId): boolean {
     const { promised } = this.state;
@@ -668,11 +695,9 @@ export class Replica {
     return this.#ports.hears(promised);
   }
 
-  #heardLeader(ballot: Ballot, isCandidate = false): void {
-    if (!isCandidate) {
-      this.#leaderSeen = ballot.replicaId;
-      this.#patience = 1;
-    }
+  #heardLeader(ballot: Ballot): void {
+    this.#leaderSeen = ballot.replicaId;
+    this.#patience = 1;
   }
 
   /**
@@ -709,12 +734,16 @@ export class Replica {
     this.#stand(null, nowMs);
   }
 
-  #stand(handOver: Ballot | null, nowMs: number): void {
+  /** @param handOver whose leader asked for it. @param agreed at which ballot, if that was said. */
+  #stand(handOver: Ballot | null, nowMs: number, agreed?: Ballot): void {
     this.#endTarget();
     this.#candidate = new Candidate({
       state: this.state,
       effects: this.#effects,
-      ballot: { round: Math.max(this.#roundSeen, this.state.promised.round) + 1, replicaId: this.id },
+      ballot: agreed ?? {
+        round: Math.max(this.#roundSeen, this.state.promised.round) + 1,
+        replicaId: this.id,
+      },
       handOver,
       patience: this.#patience,
       nowMs,
@@ -771,9 +800,7 @@ export class Replica {
     });
     this.#leader = leader;
     this.#effects.push({ kind: "standing" });
-    this.state.whenDurable(() => {
-      if (this.#leader === leader) leader.begin(this.#lastNowMs);
-    });
+    leader.begin(nowMs);
   }
 
   #giveUp(nowMs: number): void {
@@ -826,7 +853,9 @@ export class Replica {
     // Somebody promised more, and most still follow: a greater ballot of its own brings all together again.
     const { unanswered } = leader;
     const isFollowed = isSameBallot(this.state.promised, leader.ballot) && this.state.isMember;
-    if (unanswered === undefined || !isFollowed || this.#candidate !== undefined) {
+    // Before it served another may have won: the two would hinder each other for ever.
+    const isNeeded = leader.hasServed || !this.#pending.isEmpty;
+    if (unanswered === undefined || !isFollowed || !isNeeded || this.#candidate !== undefined) {
       this.#pending.deny(unanswered);
       return;
     }

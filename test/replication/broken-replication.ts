@@ -330,8 +330,8 @@ export const BREAKS: readonly Break[] = [
     edits: [
       [
         `${R}replica.ts`,
-        "ballot: { round: Math.max(this.#roundSeen, this.state.promised.round) + 1, replicaId: this.id },",
-        "ballot: { round: Math.max(this.#roundSeen, this.state.promised.round) + (this.state.promised.replicaId === this.id ? 0 : 1), replicaId: this.id },",
+        "round: Math.max(this.#roundSeen, this.state.promised.round) + 1,",
+        "round: Math.max(this.#roundSeen, this.state.promised.round) + (this.state.promised.replicaId === this.id ? 0 : 1),",
       ],
       [
         `${R}candidate.ts`,
@@ -406,8 +406,8 @@ export const BREAKS: readonly Break[] = [
     edits: [
       [
         `${R}replica.ts`,
-        "this.#standDown(nowMs, ballot);\n    this.#endTarget();\n    state.promise(ballot);",
-        "this.#standDown(nowMs, ballot);\n    state.promise(ballot);",
+        "this.#standDown(nowMs, ballot);\n    this.#endTarget();\n    this.state.promise(ballot);",
+        "this.#standDown(nowMs, ballot);\n    this.state.promise(ballot);",
       ],
       [
         `${R}transfer-target.ts`,
