@@ -52,6 +52,9 @@ const WISH_RENEW_MS = 10_000;
 const STEPS_PER_SECOND = { learn: 400, handOver: 100 } as const;
 /** As many as are promised: two may be lost at once. */
 const COPIES_SAFE = 3;
+/** Of a server that stops: more at once would wait for one another, and each is without a leader meanwhile. */
+const HAND_OVERS_AT_ONCE = 8;
+const HAND_OVER_LOOK_MS = 5;
 const OPERATIONS_MAX = 65_536;
 /** Of changes that wait for their outcome, over all partitions. */
 const PENDING_BYTES_MAX = 256 * 1024 * 1024;
@@ -177,6 +180,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #openings = 0;
   #storeFailure: string | undefined;
   #passedOver: ReadonlySet<NodeId> = new Set();
+  /** With the incarnation that stops: the next one is welcome again. */
+  readonly #leaving = new Map<NodeId, number>();
   #isDraining = false;
   #isStopped = false;
   #isLedStale = false;
@@ -280,7 +285,10 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     this.#incarnations.set(from.nodeId, from.incarnation);
     if ("node" in message) {
       if (message.node.kind === "ledAsk") this.#tellLed([from.nodeId]);
-      else this.#led.learn(from.nodeId, from.incarnation, message.node.list);
+      else {
+        if (message.node.isLeaving === true) this.#leaves(from.nodeId, from.incarnation);
+        this.#led.learn(from.nodeId, from.incarnation, message.node.list);
+      }
       return;
     }
     if (this.#storeFailure !== undefined) return;
@@ -537,17 +545,37 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     }
   }
 
+  /** It says that it stops: whatever it is given to lead it would give back. */
+  #leaves(nodeId: NodeId, incarnation: number): void {
+    if (this.#leaving.get(nodeId) === incarnation) return;
+    this.#leaving.set(nodeId, incarnation);
+    this.ringChanged();
+  }
+
+  #isPassedOver(nodeId: NodeId): boolean {
+    if (this.#passedOver.has(nodeId)) return true;
+    const leaving = this.#leaving.get(nodeId);
+    return leaving !== undefined && leaving >= (this.#incarnations.get(nodeId) ?? 0);
+  }
+
   /** Gives all leaderships away; resolves when none is left here, or after `timeoutMs`. */
   async handOverAll(timeoutMs = 5000): Promise<void> {
     this.#isDraining = true;
+    this.#tellLed();
     const deadline = performance.now() + timeoutMs;
     const isAlone = () =>
       this.#ring.members().every((m) => m.nodeId === this.#nodeId || this.#ring.isSuspected(m.nodeId));
     while (performance.now() < deadline && !isAlone() && !this.#isStopped) {
       const led = [...this.#replicas.values()].filter((held) => held.replica.standingBallot !== undefined);
       if (led.length === 0) return;
-      for (const held of led) this.#within(held, () => held.replica.handOver(performance.now()));
-      await new Promise((resolve) => setTimeout(resolve, TICK_MS * 2));
+      let underWay = led.filter((held) => held.replica.servingBallot === undefined).length;
+      for (const held of led) {
+        if (underWay >= HAND_OVERS_AT_ONCE) break;
+        if (held.replica.servingBallot === undefined) continue;
+        this.#within(held, () => held.replica.handOver(performance.now()));
+        if (held.replica.servingBallot === undefined) underWay++;
+      }
+      await pause(HAND_OVER_LOOK_MS);
     }
   }
 
@@ -965,7 +993,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       if (nodeId === this.#nodeId) break;
       if (nodeIds.includes(nodeId) && !this.#ring.isSuspected(nodeId)) rank++;
     }
-    return this.#passedOver.has(this.#nodeId) ? rank + LAST_RANK : rank;
+    return this.#isDraining || this.#passedOver.has(this.#nodeId) ? rank + LAST_RANK : rank;
   }
 
   #wish(partition: number, position: Identifier): readonly NodeId[] | undefined {
@@ -1003,7 +1031,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       .map((member) => member.nodeId)
       // Dismissed since the ring was asked.
       .filter((nodeId) => !this.#dismissed.has(nodeId))
-      .sort((a, b) => Number(this.#passedOver.has(a)) - Number(this.#passedOver.has(b)));
+      .sort((a, b) => Number(this.#isPassedOver(a)) - Number(this.#isPassedOver(b)));
     const known = this.#wishes.get(partition);
     const isSame =
       known?.nodeIds.length === nodeIds.length && known.nodeIds.every((id, i) => id === nodeIds[i]);
@@ -1041,7 +1069,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     const list = this.#ownLed();
     for (const nodeId of to) {
       if (nodeId !== this.#nodeId && !this.#ring.isSuspected(nodeId)) {
-        this.#sendToNode(nodeId, { node: { kind: "led", list } });
+        const isLeaving = this.#isDraining ? { isLeaving: true } : {};
+        this.#sendToNode(nodeId, { node: { kind: "led", list, ...isLeaving } });
       }
     }
   }

@@ -153,7 +153,7 @@ function within(value: number, max: number): number {
 /** @returns false, with nothing written, when the message has no short form. */
 export function writeMessage(writer: BriefWriter, message: ReplicationMessage): boolean {
   if ("node" in message) {
-    if (message.node.kind !== "led") return false;
+    if (message.node.kind !== "led" || message.node.isLeaving === true) return false;
     writer.byte(KIND.led);
     writer.int(message.node.list.length);
     for (const [partition, round] of message.node.list) {

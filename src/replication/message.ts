@@ -143,6 +143,8 @@ const ledSchema = z.object({
   kind: z.literal("led"),
   /** Pairs of partition and round. */
   list: z.array(z.tuple([z.int().min(0).max(65_535), round])).max(65_536),
+  /** The node stops: it is to be given nothing to lead any more. */
+  isLeaving: z.boolean().optional(),
 });
 const ledAskSchema = z.object({ kind: z.literal("ledAsk") });
 
