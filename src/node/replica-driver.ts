@@ -568,12 +568,13 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     while (performance.now() < deadline && !isAlone() && !this.#isStopped) {
       const led = [...this.#replicas.values()].filter((held) => held.replica.standingBallot !== undefined);
       if (led.length === 0) return;
-      let underWay = led.filter((held) => held.replica.servingBallot === undefined).length;
+      const isUnderWay = ({ replica }: Held) => replica.isHandingOver || replica.servingBallot === undefined;
+      let underWay = led.filter(isUnderWay).length;
       for (const held of led) {
         if (underWay >= HAND_OVERS_AT_ONCE) break;
-        if (held.replica.servingBallot === undefined) continue;
+        if (isUnderWay(held)) continue;
         this.#within(held, () => held.replica.handOver(performance.now()));
-        if (held.replica.servingBallot === undefined) underWay++;
+        if (isUnderWay(held)) underWay++;
       }
       await pause(HAND_OVER_LOOK_MS);
     }

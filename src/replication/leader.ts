@@ -24,6 +24,8 @@ const RESEND_BATCHES = 16;
 const STEP_MS = 50;
 const DEAD_REPEAT_MS = 1_000;
 const HAND_OVER_MS = 500;
+/** So long a moment is looked for at which nothing is under way, before it takes nothing new. */
+const QUIET_MS = 100;
 /** From this pass on the leader waits for one that is becoming identical. */
 const PACED_PASS = 3;
 /** A leader that was not called for so long stood still itself. */
@@ -59,7 +61,8 @@ export class Leader {
   #confirmedMs: number | undefined;
   /** Since when something waits for others without a break. */
   #outstandingSinceMs: number | undefined;
-  #handOver: { readonly to: ReplicaId; sentMs: number | undefined } | undefined;
+  #handOver: { readonly to: ReplicaId; readonly stopAtMs: number; isSaid: boolean } | undefined;
+  /** Until then the present hand-over has time, or the next one. */
   #handOverUntilMs = 0;
   #comparison: RootComparison | undefined;
   readonly #membership: Membership;
@@ -93,7 +96,12 @@ export class Leader {
         change: (members, nowMs) => this.#changeConfig(members, nowMs),
         offer: (progress, nowMs) => this.#offer(progress, nowMs),
         handOver: (to, nowMs) => {
-          if (nowMs < this.#handOverUntilMs || !this.#ports.mayStep("handOver")) return false;
+          if (
+            this.#handOver !== undefined ||
+            nowMs < this.#handOverUntilMs ||
+            !this.#ports.mayStep("handOver")
+          )
+            return false;
           this.#startHandOver(to, nowMs);
           return true;
         },
@@ -135,7 +143,7 @@ export class Leader {
     return this.#phase === "serving" && !this.#isOver;
   }
 
-  /** Whom it gives its leadership to, while it does. */
+  /** Whom it is to give its leadership to; before that it serves until nothing is under way. */
   get successor(): ReplicaId | undefined {
     return this.#isOver ? undefined : this.#handOver?.to;
   }
@@ -150,6 +158,7 @@ export class Leader {
     if (this.#isOver) return Number.POSITIVE_INFINITY;
     const isBusy =
       this.#phase !== "serving" ||
+      this.#handOver !== undefined ||
       !this.#operations.isIdle ||
       this.#committed < this.#state.seq ||
       this.#comparison !== undefined ||
@@ -344,7 +353,7 @@ export class Leader {
     for (const progress of this.#progress.values()) this.#repeat(progress, nowMs);
     if (this.#round > this.#confirmedRound && nowMs - this.#roundSentMs > 100) this.#confirm(nowMs);
     if (this.#phase === "serving") {
-      this.#membership.tick(nowMs);
+      if (this.#handOver === undefined) this.#membership.tick(nowMs);
       this.#operations.tick(nowMs);
     }
     this.#goOnComparing(nowMs);
@@ -358,7 +367,7 @@ export class Leader {
 
   /** Gives the leadership to the most suitable level member; the operator's or the server's wish to go. */
   handOverAway(nowMs: number): void {
-    if (this.#phase !== "serving" || this.#configChange !== undefined) return;
+    if (this.#phase !== "serving" || this.#configChange !== undefined || this.#handOver !== undefined) return;
     const members = this.#state.config.members.filter((id) => this.#progress.get(id)?.isLevel === true);
     const wish = this.#ports.wish() ?? [];
     const to =
@@ -591,30 +600,26 @@ export class Leader {
   // --- hand-over -------------------------------------------------------------------
 
   #startHandOver(to: ReplicaId, nowMs: number): void {
-    if (this.#operations.hasOpenBatch && this.#mayClose(nowMs)) this.#closeBatch(nowMs);
-    this.#phase = "handingOver";
-    this.#handOver = { to, sentMs: undefined };
-    this.#handOverUntilMs = nowMs + HAND_OVER_MS;
-    this.#effects.push({ kind: "stoppedLeading" });
+    this.#handOver = { to, stopAtMs: nowMs + QUIET_MS, isSaid: false };
+    this.#handOverUntilMs = nowMs + QUIET_MS + HAND_OVER_MS;
     this.#watchHandOver(nowMs);
   }
 
   #watchHandOver(nowMs: number): void {
     const handOver = this.#handOver;
     if (handOver === undefined || this.#isOver) return;
-    const progress = this.#progress.get(handOver.to);
-    const isLevel = progress !== undefined && progress.match === this.#state.seq;
-    const isDone = this.#committed === this.#state.seq && !this.#operations.hasOpenBatch;
-    if (isLevel && isDone && handOver.sentMs === undefined) {
-      handOver.sentMs = nowMs;
-      // The others are asked for their promises at once: while they write them, the successor writes its own.
-      const { ballot } = this;
-      const next: Ballot = { round: ballot.round + 1, replicaId: handOver.to };
-      progress.send(this.#effects, { kind: "lead", ballot, seq: this.#state.seq, next });
-      for (const other of this.#progress.values()) {
-        if (other !== progress && !other.isLearner)
-          other.send(this.#effects, { kind: "yield", ballot, next });
-      }
+    const { to } = handOver;
+    const isQuiet =
+      this.#progress.get(to)?.match === this.#state.seq &&
+      this.#committed === this.#state.seq &&
+      (this.#phase === "serving" ? this.#operations.isIdle : !this.#operations.hasOpenBatch);
+    if (this.#phase === "serving" && (isQuiet || nowMs >= handOver.stopAtMs)) {
+      this.#phase = "handingOver";
+      this.#effects.push({ kind: "stoppedLeading" });
+    }
+    if (isQuiet && !handOver.isSaid) {
+      handOver.isSaid = true;
+      this.#sayHandOver(to);
     }
     if (nowMs >= this.#handOverUntilMs) {
       // No new ballot came: this one goes on, and does not try again at once.
@@ -623,6 +628,17 @@ export class Leader {
       this.#membership.reconsider(nowMs + STEP_MS);
       this.#handOverUntilMs = nowMs + 10 * HAND_OVER_MS;
       this.#effects.push({ kind: "leading", ballot: this.ballot });
+    }
+  }
+
+  /** The others are asked for their promises at once: while they write them, the successor writes its own. */
+  #sayHandOver(to: ReplicaId): void {
+    const { ballot } = this;
+    const next: Ballot = { round: ballot.round + 1, replicaId: to };
+    for (const progress of this.#progress.values()) {
+      if (progress.replicaId === to)
+        progress.send(this.#effects, { kind: "lead", ballot, seq: this.#state.seq, next });
+      else if (!progress.isLearner) progress.send(this.#effects, { kind: "yield", ballot, next });
     }
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Operations that wait for this replica to serve: those whose leader was refused
  * while they were pending go on under its next ballot, if it gets so far, and those
- * that came while it stands are begun then. None is answered before it is known what
+ * that came while it stood, or was handing over, are begun then. None is answered before it is known what
  * became of it, and none waits for ever.
  */
 import { type Claim, isSameBallot } from "./ballot.ts";
@@ -10,7 +10,7 @@ import { bytesOf } from "./open-batch.ts";
 import type { Asked, Unanswered } from "./operations.ts";
 import type { Ballot } from "./register.ts";
 
-/** Of those that came while it stands. */
+/** Of those that came before it serves. */
 const EARLY_MAX = 1024;
 const NOTHING: Unanswered = { handed: [], open: [] };
 
@@ -34,7 +34,7 @@ export class PendingOperations {
     return this.#pending === undefined;
   }
 
-  /** One that came while this replica stands; false: there are too many of them. */
+  /** One that came while this replica does not serve, and may soon; false: there are too many of them. */
   keep(asked: Asked): boolean {
     const { op } = asked;
     const bytes = op.kind === "batch" ? bytesOf(op.changes) : 0;

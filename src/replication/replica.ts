@@ -146,18 +146,17 @@ export class Replica {
 
   /** Whether operations are taken: what comes before it serves waits for that. */
   get takesOperations(): boolean {
-    return this.#quarantine === undefined && (this.servingBallot !== undefined || this.#isAboutToServe);
+    return this.#quarantine === undefined && this.standingBallot !== undefined;
   }
 
-  get #isAboutToServe(): boolean {
-    if (this.#leader === undefined) return this.#candidate?.isStanding === true;
-    return !this.#leader.isOver && !this.#leader.hasServed;
+  /** Whether it is about to give its leadership away. */
+  get isHandingOver(): boolean {
+    return this.#leader?.successor !== undefined;
   }
 
   /** As far as this replica knows; undefined: nobody, or itself while it does not serve. */
   get leaderHint(): ReplicaId | undefined {
     if (this.servingBallot !== undefined) return this.id;
-    if (this.#leader?.successor !== undefined) return this.#leader.successor;
     return this.#leaderSeen === this.id ? undefined : this.#leaderSeen;
   }
 
@@ -226,7 +225,7 @@ export class Replica {
 
   /**
    * Answered by an effect with the same number; NOT_LEADER at once when this replica neither serves nor
-   * stands. While it stands the operation waits until it serves, or stands no more.
+   * stands. While it stands, or hands over, the operation waits until it serves, or stands no more.
    *
    * @param epochMs ms since the Unix epoch, by which entries expire.
    */
@@ -238,7 +237,7 @@ export class Replica {
       this.#staleReads.scan(operation, op, this.#nextNumber++, epochMs, this.#ageMs(nowMs));
     } else if (isWhole && this.#leader?.takesOperations === true) {
       this.#leader.operate({ operation, op, nowMs, epochMs });
-    } else if (isWhole && this.#isAboutToServe) {
+    } else if (isWhole && this.standingBallot !== undefined) {
       const isKept = this.#pending.keep({ operation, op, nowMs, epochMs });
       if (!isKept)
         this.#effects.push({
@@ -844,7 +843,7 @@ export class Replica {
 
   #dropLeaderIfOver(nowMs: number): void {
     const leader = this.#leader;
-    if (leader?.isServing === true) this.#pending.resume((asked) => leader.operate(asked), nowMs);
+    if (leader?.takesOperations === true) this.#pending.resume((asked) => leader.operate(asked), nowMs);
     if (leader?.isOver !== true) return;
     this.#leader = undefined;
     if (this.#leaderSeen === this.id) this.#leaderSeen = undefined;

@@ -320,7 +320,7 @@ export const BREAKS: readonly Break[] = [
     edits: [
       [
         `${R}leader.ts`,
-        `if (this.#phase === "serving") {\n      this.#membership`,
+        `if (this.#phase === "serving") {\n      if (this.#handOver === undefined) this.#membership`,
         `if (this.#phase !== "handingOver") {\n      this.#membership`,
       ],
     ],
