@@ -16,7 +16,8 @@ import {
 } from "../src/extraction/links.ts";
 import { findMetadata } from "../src/extraction/metadata.ts";
 import { compileRules, type RuleSet } from "../src/extraction/rule.ts";
-import { pageText } from "../src/extraction/text.ts";
+import { TextFingerprint } from "../src/extraction/simhash.ts";
+import { pageText, visitText } from "../src/extraction/text.ts";
 import { decodeText } from "../src/fetcher/charset.ts";
 import type { Fetcher, FetchOutcome, FetchRequest } from "../src/fetcher/fetcher.ts";
 import { canonicalUrl } from "../src/frontier/canonical-url.ts";
@@ -34,7 +35,10 @@ const LINKS_FORMAT_LENGTH_MAX = 1_000_000;
 const COMPILED_MAX = 16;
 
 type Answer = Extract<FetchOutcome, { kind: "answer" }>;
-type PageParts = Pick<PageReport, "data" | "fieldErrors" | "found" | "metadata" | "text" | "links" | "html">;
+type PageParts = Pick<
+  PageReport,
+  "simhash" | "data" | "fieldErrors" | "found" | "metadata" | "text" | "links" | "html"
+>;
 
 export class PageReader {
   readonly #rules = new RecentlyCompiled(COMPILED_MAX, (rules: RuleSet) => compileRules(rules));
@@ -99,7 +103,7 @@ export class PageReader {
     const { data, errors } = extract(root, this.#rules.get(task.extract as RuleSet), baseUrl);
     const wants = (format: string) => task.formats.includes(format);
     const links =
-      task.links !== null || wants("links")
+      task.links?.follow === true || wants("links")
         ? findLinks(
             elements,
             baseUrl,
@@ -107,7 +111,10 @@ export class PageReader {
           )
         : [];
     const source = wants("html") ? cutHtml(html) : undefined;
+    const fingerprint = new TextFingerprint();
+    visitText(root, fingerprint);
     return {
+      simhash: fingerprint.result(),
       data,
       fieldErrors: [
         ...errors,
@@ -127,7 +134,7 @@ export class PageReader {
   /** Canonical, in scope, each once, without the page itself. */
   #found(task: ScrapeTask, links: readonly PageLink[]): FoundLink[] {
     const policy = task.links;
-    if (policy === null) return [];
+    if (policy === null || !policy.follow) return [];
     const isInScope = this.#scopes.get(policy);
     const found = new Map<string, FoundLink>();
     for (const link of links) {
@@ -175,7 +182,10 @@ function reasonOf(status: number): string {
 function readOther(task: ScrapeTask, contentType: string | undefined, text: string): PageParts {
   const fields = Object.keys(task.extract);
   const type = (contentType ?? "of unknown type").split(";")[0]!.trim();
+  const fingerprint = new TextFingerprint();
+  fingerprint.text(text);
   return {
+    simhash: fingerprint.result(),
     data: Object.fromEntries(fields.map((field) => [field, null])),
     fieldErrors: fields.length === 0 ? [] : [{ field: "(page)", message: `is ${type}: rules need HTML` }],
     found: [],

@@ -9,6 +9,7 @@ import {
   jobStatusSchema,
   type Result,
 } from "../job/job-spec.ts";
+import { trapReportSchema } from "../job/trap-report.ts";
 
 const count = z.int().nonnegative();
 
@@ -23,6 +24,7 @@ export const jobStatsSchema = z.object({
   pagesPerSecond: z.number(),
   waitingOn: z.array(z.object({ host: z.string(), until: z.number(), reason: z.string() })),
   servers: z.record(z.string(), count),
+  traps: z.array(trapReportSchema),
 }) satisfies z.ZodType<JobStats>;
 
 export const jobSchema = z.object({
@@ -62,6 +64,8 @@ export const resultSchema = z.object({
   durationMs: z.number(),
   bytes: count,
   sha256: z.string(),
+  duplicateOf: z.string().exactOptional(),
+  nearDuplicateOf: z.string().exactOptional(),
   data: z.record(z.string(), fieldValueSchema),
   fieldErrors: z.array(z.object({ field: z.string(), message: z.string() })).exactOptional(),
   metadata: z

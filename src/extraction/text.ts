@@ -70,6 +70,17 @@ export function pageText(root: ParentNode, lengthMax: number): string {
   return lines.join("\n").slice(0, lengthMax);
 }
 
+/** The text of a page as readers see it, piece by piece; `gap`: what follows is another word. */
+export function visitText(root: ParentNode, reader: { text(data: string): void; gap(): void }): void {
+  walk(root, {
+    text: (data) => reader.text(data),
+    edge: (element) => {
+      if (BLOCKS.has(element.name) || CELLS.has(element.name)) reader.gap();
+    },
+    skip: (element) => HIDDEN.has(element.name),
+  });
+}
+
 interface Visitor {
   text(data: string): void;
   /** Called where an element begins and where it ends. */

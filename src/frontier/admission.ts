@@ -2,7 +2,9 @@
  * Takes offered pages in: new ones become due, known ones at most come nearer to
  * a seed. What memory can't tell is looked up in the store first.
  */
+import { tellTrap } from "../job/counts.ts";
 import { type FrontierState, later, type Turn, waiting } from "./frontier-state.ts";
+import type { HostQueue } from "./host-queue.ts";
 import type { JobShare } from "./job-share.ts";
 import { SETTLED } from "./known-pages.ts";
 import { newPage, type OfferedPage, type Page } from "./page.ts";
@@ -14,10 +16,12 @@ export interface Admission {
   lookup: "none" | "asked" | "had";
   /** What the store said, by key; null: no such page. */
   readonly found: Map<string, Page | null>;
+  /** How many of those taken in continue a trail. */
+  grown: number;
 }
 
 export function admissionOf(pages: readonly OfferedPage[]): Admission {
-  return { pages, next: 0, lookup: "none", found: new Map() };
+  return { pages, next: 0, lookup: "none", found: new Map(), grown: 0 };
 }
 
 export class Admissions {
@@ -87,6 +91,8 @@ export class Admissions {
     const depth = share.known.depthOf(offered.key);
     if (depth === undefined) {
       const queue = this.#state.queueOf(share, offered.host);
+      if (!offered.seed && this.#isRefused(share, queue, offered, turn)) return;
+      if (offered.trail > 0) admission.grown++;
       const page = newPage(offered, ++share.counts.seq);
       share.counts.discovered++;
       queue.size.discovered++;
@@ -108,5 +114,22 @@ export class Admissions {
     share.known.set(page.key, page.depth);
     share.touch(page.key);
     draft.page(share.jobId, offered.host, page);
+  }
+
+  /** Its host has enough pages, or URLs like this bring nothing new: it does not become a page of the job. */
+  #isRefused(share: JobShare, queue: HostQueue, offered: OfferedPage, turn: Turn): boolean {
+    if (share.traps.get(offered.host)?.isTrapped(offered.url) === true) return true;
+    const pages = share.view?.spec.limits.pagesPerHost ?? Number.POSITIVE_INFINITY;
+    if (queue.size.discovered < pages) return false;
+    tellTrap(share.counts, {
+      host: offered.host,
+      pattern: "*",
+      reason: "pages per host",
+      pages,
+      skipped: 0,
+      example: offered.url,
+    });
+    turn.draft.counts(share);
+    return true;
   }
 }

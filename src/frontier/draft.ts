@@ -6,9 +6,11 @@
 import type { Counts } from "../job/counts.ts";
 import type { HostQueue } from "./host-queue.ts";
 import type { JobShare } from "./job-share.ts";
+import type { ContentChunk, ContentWindow } from "./known-contents.ts";
 import type { Due, DuePlace, FailureRecord, OfferedPage, Page, ResultRecord, Size } from "./page.ts";
 import type { PaceRecord } from "./politeness.ts";
 import type { RobotsRecord } from "./robots-access.ts";
+import type { TrapRecord } from "./trap.ts";
 
 export type FrontierWrite =
   | { readonly kind: "page"; readonly jobId: string; readonly host: string; readonly page: Page }
@@ -24,6 +26,8 @@ export type FrontierWrite =
   | { readonly kind: "failure"; readonly jobId: string; readonly n: number; readonly failure: FailureRecord }
   | { readonly kind: "counts"; readonly counts: Counts }
   | { readonly kind: "size"; readonly size: Size }
+  | { readonly kind: "contents"; readonly chunk: ContentChunk }
+  | { readonly kind: "traps"; readonly record: TrapRecord }
   | { readonly kind: "pace"; readonly record: PaceRecord }
   | { readonly kind: "robots"; readonly record: RobotsRecord };
 
@@ -75,6 +79,7 @@ export interface FrontierBatch {
 const CHANGES_MAX = 960;
 const BYTES_MAX = 3 * 1024 * 1024;
 const SMALL_BYTES = 700;
+const CHUNK_BYTES = 5_000;
 
 export class Draft {
   readonly effects: FrontierEffect[] = [];
@@ -84,19 +89,25 @@ export class Draft {
   readonly #others: FrontierWrite[] = [];
   readonly #shares = new Set<JobShare>();
   readonly #queues = new Set<HostQueue>();
+  readonly #contents = new Set<ContentWindow>();
+  // Hosts whose scores changed.
+  readonly #traps = new Map<string, { share: JobShare; host: string }>();
   #bytes = 0;
 
   /** Room for `changes` more. */
   hasRoom(changes: number): boolean {
-    const sum =
-      this.#pages.size + this.#dues.size + this.#others.length + this.#shares.size + this.#queues.size;
-    return sum + changes <= CHANGES_MAX && this.#bytes < BYTES_MAX;
+    return this.#changes + changes <= CHANGES_MAX && this.#bytes < BYTES_MAX;
   }
 
   get isEmpty(): boolean {
-    return (
-      this.#pages.size + this.#dues.size + this.#others.length + this.#shares.size + this.#queues.size === 0
-    );
+    return this.#changes === 0;
+  }
+
+  get #changes(): number {
+    let sum = this.#pages.size + this.#dues.size + this.#others.length + this.#shares.size;
+    sum += this.#queues.size + this.#traps.size;
+    for (const window of this.#contents) sum += window.changes;
+    return sum;
   }
 
   page(jobId: string, host: string, page: Page): void {
@@ -118,6 +129,17 @@ export class Draft {
     this.#queues.add(queue);
   }
 
+  /** What the pages of a host say has grown. */
+  contents(window: ContentWindow): void {
+    if (!this.#contents.has(window)) this.#bytes += CHUNK_BYTES;
+    this.#contents.add(window);
+  }
+
+  /** The scores of the host's patterns have changed. */
+  traps(share: JobShare, host: string): void {
+    this.#traps.set(`${share.jobId}/${host}`, { share, host });
+  }
+
   write(write: FrontierWrite): void {
     this.#bytes += SMALL_BYTES;
     if (write.kind === "result" && write.result.content.kind === "bytes") {
@@ -134,9 +156,19 @@ export class Draft {
     writes.push(...this.#dues.values(), ...this.#others);
     for (const { counts } of this.#shares) {
       // A copy: what is told about progress is what was committed.
-      writes.push({ kind: "counts", counts: { ...counts, servers: { ...counts.servers } } });
+      writes.push({
+        kind: "counts",
+        counts: { ...counts, servers: { ...counts.servers }, traps: [...counts.traps] },
+      });
     }
     for (const queue of this.#queues) writes.push({ kind: "size", size: queue.size });
+    for (const window of this.#contents) {
+      for (const chunk of window.takeChanges()) writes.push({ kind: "contents", chunk });
+    }
+    for (const { share, host } of this.#traps.values()) {
+      const patterns = share.trapsOf(host).entries();
+      writes.push({ kind: "traps", record: { jobId: share.jobId, host, patterns } });
+    }
     return { writes, effects: this.effects };
   }
 }

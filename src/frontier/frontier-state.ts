@@ -5,6 +5,7 @@
 import type { Draft, FrontierBatch, FrontierWants } from "./draft.ts";
 import { HostQueue } from "./host-queue.ts";
 import { CONFIRMATION_MS, type Flight, type JobShare } from "./job-share.ts";
+import { ContentWindow, KnownContents } from "./known-contents.ts";
 import type { Page } from "./page.ts";
 import { START_WITHIN_MS_MAX } from "./politeness.ts";
 import { SiteHost } from "./site-host.ts";
@@ -76,6 +77,7 @@ export class FrontierState {
   readonly options: FrontierOptions;
   readonly jobs = new Map<string, JobShare>();
   readonly hosts = new Map<string, SiteHost>();
+  readonly contents = new KnownContents();
   /** To the leader of a job, as measured; 0 while it has not been. */
   roundTripMs = 0;
 
@@ -101,6 +103,8 @@ export class FrontierState {
     const queue = share.queues.get(name);
     if (queue !== undefined) return queue;
     const size = { jobId: share.jobId, host: name, discovered: 0, pending: 0 };
+    // A host that is new here has said nothing so far.
+    this.contents.put(new ContentWindow(share.jobId, name));
     return this.addQueue(share, new HostQueue(share.jobId, size, false));
   }
 

@@ -30,11 +30,13 @@ import {
 import { HandOut } from "./hand-out.ts";
 import { HostQueue } from "./host-queue.ts";
 import { CONFIRMATION_MS, JobShare, type JobView } from "./job-share.ts";
+import { type ContentChunk, ContentWindow, type Repetition } from "./known-contents.ts";
 import { SETTLED } from "./known-pages.ts";
 import { type OfferedPage, originOf, type Page, type Size } from "./page.ts";
 import type { PaceRecord } from "./politeness.ts";
 import type { RobotsRecord } from "./robots-access.ts";
 import { type Item, Settlement } from "./settlement.ts";
+import { type TrapRecord, TrapScores } from "./trap.ts";
 import type { Outcome } from "./verdict.ts";
 
 const WAITING_SHOWN_MS = 1_000;
@@ -86,11 +88,13 @@ export class Frontier {
     sizes: readonly Size[],
     flights: readonly FlightRecord[],
     nowMs: number,
+    traps: readonly TrapRecord[] = [],
   ): void {
     this.#sharesAsked.delete(jobId);
     if (this.#state.jobs.has(jobId)) return;
     const share = new JobShare(counts ?? noCounts(jobId), counts === undefined);
     this.#state.jobs.set(jobId, share);
+    for (const { host, patterns } of traps) share.traps.set(host, new TrapScores(patterns));
     for (const size of sizes)
       this.#state.addQueue(share, new HostQueue(jobId, { ...size }, size.pending > 0));
     for (const { page, host, handout, runner } of flights) {
@@ -149,6 +153,12 @@ export class Frontier {
     this.#admissions.lookedUp(id, found);
   }
 
+  /** What the host said so far in this job. */
+  restoreContents(jobId: string, host: string, chunks: readonly ContentChunk[]): void {
+    if (!this.#state.jobs.has(jobId) || this.#state.contents.windowOf(jobId, host) !== undefined) return;
+    this.#state.contents.put(new ContentWindow(jobId, host, chunks));
+  }
+
   // --- what comes in ------------------------------------------------------------------------
 
   /** Answered with `id`, after commit. Pages of hosts that belong to this partition. */
@@ -165,14 +175,33 @@ export class Frontier {
   }
 
   /** The depth of a page under way, as it stands; undefined: it is not. */
-  depthOf(ref: HandoutRef): { depth: number; hops: number; seed: boolean; url: string } | undefined {
+  depthOf(
+    ref: HandoutRef,
+  ): { depth: number; hops: number; seed: boolean; trail: number; url: string } | undefined {
     const page = this.#state.flightOf(ref)?.page;
-    return page && { depth: page.depth, hops: page.hops, seed: page.seed, url: page.url };
+    return page && { depth: page.depth, hops: page.hops, seed: page.seed, trail: page.trail, url: page.url };
+  }
+
+  /**
+   * What the page repeats of what its host has said. "unread": that must be restored first
+   * (`restoreContents`).
+   */
+  judge(ref: HandoutRef, outcome: Outcome): Repetition | "unread" {
+    if (outcome.kind !== "page" || this.#state.flightOf(ref) === undefined) return {};
+    const window = this.#state.contents.windowOf(ref.jobId, ref.host);
+    return window === undefined ? "unread" : window.judge(ref.key, outcome.sha256, outcome.simhash);
   }
 
   /** A report whose foreign links are accepted: settle it with its own ones. Answered with `id`, after commit. */
-  settle(id: number, ref: HandoutRef, outcome: Outcome, own: readonly OfferedPage[]): void {
-    this.#items.push({ kind: "report", id, ref, jobId: ref.jobId, outcome, admission: admissionOf(own) });
+  settle(
+    id: number,
+    ref: HandoutRef,
+    outcome: Outcome,
+    own: readonly OfferedPage[],
+    repetition: Repetition = {},
+  ): void {
+    const admission = admissionOf(own);
+    this.#items.push({ kind: "report", id, ref, jobId: ref.jobId, outcome, repetition, admission });
   }
 
   /** The report can't be taken further now: it will come again. */
@@ -250,6 +279,7 @@ export class Frontier {
         this.#state.hosts.get(host)?.pace.ended(id);
       }
       this.#state.jobs.delete(jobId);
+      this.#state.contents.forgetJob(jobId);
     }
     this.#items = this.#items.filter((item) => {
       if (item.jobId !== jobId) return true;

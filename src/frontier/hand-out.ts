@@ -99,6 +99,18 @@ export class HandOut {
         }
         return false;
       }
+      const { page: first } = queued;
+      if (!first.seed && share.traps.get(host.name)?.isTrapped(first.url) === true) {
+        this.#state.renew(share, turn);
+        if (!share.mayHandOut(nowMs, turn.ageMsMax)) continue;
+        if (!turn.draft.hasRoom(8)) {
+          later(turn);
+          return false;
+        }
+        queue.remove(queued);
+        this.#settlement.skipTrapped(share, queue, first, turn);
+        return true;
+      }
       this.#wantCredit(share, turn);
       if (share.free <= 0) continue;
       this.#state.renew(share, turn);

@@ -10,6 +10,7 @@ import { isOpen } from "../job/life-cycle.ts";
 import type { HostQueue } from "./host-queue.ts";
 import { KnownPages } from "./known-pages.ts";
 import type { Page } from "./page.ts";
+import { TrapScores } from "./trap.ts";
 
 /** What the job's leader says about a job, at one moment. */
 export interface JobView {
@@ -44,6 +45,8 @@ export class JobShare {
   readonly flights = new Map<string, Flight>();
   /** By host: those that have pending pages. */
   readonly queues = new Map<string, HostQueue>();
+  /** By host: patterns of URLs that bring nothing new. */
+  readonly traps = new Map<string, TrapScores>();
   view: JobView | undefined;
   /** The job's leader lists this partition among the participants. */
   isParticipant: boolean;
@@ -96,6 +99,15 @@ export class JobShare {
 
   mayHandOut(nowMs: number, ageMsMax: number): boolean {
     return this.view?.status === "running" && this.confirmationAgeMs(nowMs) <= ageMsMax;
+  }
+
+  trapsOf(host: string): TrapScores {
+    let scores = this.traps.get(host);
+    if (scores === undefined) {
+      scores = new TrapScores();
+      this.traps.set(host, scores);
+    }
+    return scores;
   }
 
   touch(key: string): void {

@@ -18,6 +18,8 @@ export const offeredPageSchema = z.object({
   hops: count,
   /** Named in the job, or what such a one redirects to. */
   seed: z.boolean(),
+  /** How many pages of its pattern led here, each found on the one before and repeating others. */
+  trail: count.default(0),
 });
 export type OfferedPage = z.output<typeof offeredPageSchema>;
 
@@ -52,6 +54,7 @@ export const pageSchema = z.object({
   deaths: count,
   hops: count,
   seed: z.boolean(),
+  trail: count.default(0),
   reason: z.string().nullable(),
   /** The number of its result. */
   result: z.int().positive().nullable(),
@@ -77,6 +80,7 @@ export function newPage(offered: OfferedPage, seq: number): Page {
     deaths: 0,
     hops: offered.hops,
     seed: offered.seed,
+    trail: offered.trail,
     reason: null,
     result: null,
   };
@@ -146,6 +150,9 @@ export const resultRecordSchema = z.object({
   durationMs: z.number(),
   bytes: z.number(),
   sha256: z.string(),
+  /** Keys of earlier pages of the host with the same bytes, or nearly the same text. */
+  duplicateOf: z.string().exactOptional(),
+  nearDuplicateOf: z.string().exactOptional(),
   content: contentSchema,
 });
 export type ResultRecord = z.output<typeof resultRecordSchema>;

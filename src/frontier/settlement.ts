@@ -4,6 +4,7 @@
  * that a second report of it finds nothing.
  */
 import assert from "node:assert/strict";
+import { tellTrap } from "../job/counts.ts";
 import type { Admission, Admissions } from "./admission.ts";
 import {
   answered,
@@ -16,8 +17,10 @@ import {
 } from "./frontier-state.ts";
 import type { HostQueue } from "./host-queue.ts";
 import type { Flight, JobShare } from "./job-share.ts";
+import { isRepetition, type Repetition } from "./known-contents.ts";
 import { SETTLED } from "./known-pages.ts";
 import type { Page } from "./page.ts";
+import { urlPattern } from "./trap.ts";
 import { type Outcome, type Verdict, verdictOf } from "./verdict.ts";
 
 /** What waits for a batch. */
@@ -29,6 +32,7 @@ export type Item =
       readonly ref: HandoutRef;
       readonly jobId: string;
       readonly outcome: Outcome;
+      readonly repetition: Repetition;
       readonly admission: Admission;
     }
   | { readonly kind: "lost"; readonly ref: HandoutRef; readonly jobId: string; readonly wasStarted: boolean }
@@ -70,7 +74,11 @@ export class Settlement {
 
   takeReport(share: JobShare, item: Item & { kind: "report" }, turn: Turn): boolean {
     const flight = this.#state.flightOf(item.ref);
-    if (flight === undefined) return answered(item.id, turn);
+    if (flight === undefined) {
+      const { jobId, host, key } = item.ref;
+      if (!share.flights.has(key)) this.#state.contents.windowOf(jobId, host)?.released(key);
+      return answered(item.id, turn);
+    }
     if (item.outcome.kind === "notStarted") {
       if (!turn.draft.hasRoom(6)) return later(turn);
       this.#dueAgain(share, flight, NOT_STARTED_MS, turn);
@@ -93,7 +101,11 @@ export class Settlement {
       { retries: spec.fetch.retries, maxRedirects: spec.fetch.maxRedirects },
       this.#state.options.random(),
     );
-    this.#conclude(share, flight, verdict, item.outcome, turn);
+    if (verdict.kind === "done") {
+      const grown = item.admission.grown > 0;
+      this.#score(share, flight.queue.size.host, page, item.repetition, grown, turn);
+    }
+    this.#conclude(share, flight, verdict, item.outcome, turn, item.repetition);
     return answered(item.id, turn);
   }
 
@@ -103,6 +115,7 @@ export class Settlement {
     verdict: Verdict,
     outcome: Outcome | undefined,
     turn: Turn,
+    repetition: Repetition = {},
   ): void {
     const { page, queue } = flight;
     const { counts } = share;
@@ -147,6 +160,7 @@ export class Settlement {
             durationMs: outcome.durationMs,
             bytes: outcome.bytes,
             sha256: outcome.sha256,
+            ...repetition,
             content: outcome.content,
           },
         });
@@ -160,6 +174,46 @@ export class Settlement {
         this.fail(share, queue, page, verdict.reason, verdict.status, turn);
         return;
     }
+  }
+
+  /** What the page says of the pattern of its URL: that it leads on without anything new, or that it has something. */
+  #score(
+    share: JobShare,
+    host: string,
+    page: Page,
+    repetition: Repetition,
+    grown: boolean,
+    turn: Turn,
+  ): void {
+    if (!isRepetition(repetition)) {
+      if (share.traps.get(host)?.renewed(page.url) === true) turn.draft.traps(share, host);
+      return;
+    }
+    if (!grown) return;
+    const trap = share.trapsOf(host).repeated(page.url, page.trail, share.view!.spec.limits.trapScore);
+    turn.draft.traps(share, host);
+    if (trap === undefined) return;
+    const { pattern, pages, example } = trap;
+    tellTrap(share.counts, { host, pattern, reason: "near duplicates", pages, skipped: 0, example });
+  }
+
+  /** A due page whose URL has a pattern that brings nothing new ends unfetched. */
+  skipTrapped(share: JobShare, queue: HostQueue, page: Page, turn: Turn): void {
+    const { host } = queue.size;
+    const pattern = urlPattern(page.url);
+    turn.draft.due(share.jobId, host, waiting(page), null);
+    const news = {
+      host,
+      pattern,
+      reason: "near duplicates",
+      pages: 0,
+      skipped: 1,
+      example: page.url,
+    } as const;
+    if (share.counts.traps.some((trap) => trap.host === host && trap.pattern === pattern)) {
+      tellTrap(share.counts, news);
+    }
+    this.end(share, queue, page, "skipped", "trap", turn);
   }
 
   fail(
@@ -201,6 +255,9 @@ export class Settlement {
     page.reason = reason;
     share.known.set(page.key, SETTLED);
     share.touch(page.key);
+    const window = this.#state.contents.windowOf(share.jobId, queue.size.host);
+    if (status !== "done") window?.released(page.key);
+    else if (window?.settled(page.key) === true) turn.draft.contents(window);
     turn.draft.page(share.jobId, queue.size.host, page);
     turn.draft.counts(share);
     turn.draft.size(queue);

@@ -23,6 +23,7 @@ export const outcomeSchema = z.discriminatedUnion("kind", [
     durationMs: z.number(),
     bytes: z.number(),
     sha256: z.string(),
+    simhash: z.string().nullable(),
     content: contentSchema,
     /** In scope, canonical, each once. Null: they were not asked for. */
     found: z.array(foundLinkSchema).nullable(),

@@ -7,6 +7,7 @@
  * order does no harm.
  */
 import { z } from "zod";
+import { type TrapReport, trapReportSchema } from "./trap-report.ts";
 
 const total = z.int().nonnegative();
 
@@ -32,7 +33,11 @@ export const countsSchema = z.object({
   seq: total,
   /** Pages settled, by the node that ran them. */
   servers: z.record(z.string(), total),
+  /** What was stopped here; entries are replaced, never changed. */
+  traps: z.array(trapReportSchema).default([]),
 });
+
+export const TRAPS_TOLD_MAX = 32;
 
 export type Counts = z.output<typeof countsSchema>;
 
@@ -52,7 +57,16 @@ export function noCounts(jobId: string): Counts {
     bytes: 0,
     seq: 0,
     servers: {},
+    traps: [],
   };
+}
+
+/** Adds to the report about a pattern, or begins it; past the bound it goes untold. */
+export function tellTrap(counts: Counts, news: TrapReport): void {
+  const at = counts.traps.findIndex(({ host, pattern }) => host === news.host && pattern === news.pattern);
+  const known = counts.traps[at];
+  if (known !== undefined) counts.traps[at] = { ...known, skipped: known.skipped + news.skipped };
+  else if (counts.traps.length < TRAPS_TOLD_MAX) counts.traps.push(news);
 }
 
 export function pendingOf(counts: Pick<Counts, "discovered" | "done" | "failed" | "skipped">): number {

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { type Job, type JobStats, jobSpecSchema, jobStatusSchema } from "./job-spec.ts";
 import { isOver } from "./life-cycle.ts";
+import { trapReportSchema } from "./trap-report.ts";
 
 const atMs = z.number().nullable();
 const total = z.number().nonnegative();
@@ -20,6 +21,7 @@ export const jobStatsSchema = z.object({
   pagesPerSecond: total,
   waitingOn: z.array(z.object({ host: z.string(), until: z.number(), reason: z.string() })).readonly(),
   servers: z.record(z.string(), total),
+  traps: z.array(trapReportSchema).readonly().default([]),
 });
 
 /** A spec without its seeds, which can be long and are needed once. */

@@ -4,6 +4,7 @@
  * path: a crawl that silently ignored a wish would be worse than none.
  */
 import { z } from "zod";
+import type { TrapReport } from "./trap-report.ts";
 
 const httpUrl = z
   .string()
@@ -33,10 +34,23 @@ const scopeSchema = z.strictObject({
   maxDepth: z.int().min(0).max(1_000_000).default(5),
   /** Counts results (status below 400); exact, cluster-wide. */
   maxPages: z.int().min(1).max(1_000_000_000).default(1000),
+  /** Also take the URLs that the sitemaps of the seeds' sites list. */
+  sitemaps: z.boolean().default(false),
   followNofollow: z.boolean().default(false),
   sortQuery: z.boolean().default(false),
   dropTracking: z.boolean().default(false),
   mergeSlashes: z.boolean().default(false),
+  /** A page that names another one as its canonical form makes room for that one. */
+  canonicalLinks: z.boolean().default(false),
+  /** Links of pages that repeat another, byte for byte or nearly, are not followed. */
+  stopNearDuplicates: z.boolean().default(false),
+});
+
+const limitsSchema = z.strictObject({
+  /** Pages of one host that the job takes in; links to more of them are passed over. */
+  pagesPerHost: z.int().min(1).max(1_000_000_000).default(100_000),
+  /** From this score on a pattern of URLs that brings nothing new is a trap; 0: none ever is. */
+  trapScore: z.int().min(0).max(1_000_000).default(20),
 });
 
 const politenessSchema = z.strictObject({
@@ -123,6 +137,7 @@ export const jobSpecSchema = z.strictObject({
   fetch: fetchSchema.prefault({}),
   extract: extractSchema.default({}),
   formats: z.array(formatSchema).default(["metadata"]),
+  limits: limitsSchema.prefault({}),
   priority: z.int().min(-1_000_000).max(1_000_000).default(0),
   ttlDays: z.int().min(1).max(3650).default(30),
 });
@@ -160,6 +175,8 @@ export interface JobStats {
   readonly waitingOn: readonly Waiting[];
   /** Pages settled by each server's runners, by node id: who does the work. */
   readonly servers: Readonly<Record<string, number>>;
+  /** What was stopped because it would not end, at most 32 for each partition of hosts. */
+  readonly traps: readonly TrapReport[];
 }
 
 /** Times are ISO 8601 in UTC. */
@@ -212,6 +229,10 @@ export interface Result {
   readonly durationMs: number;
   readonly bytes: number;
   readonly sha256: string;
+  /** The key of a page of the same host whose body has the same bytes, and which came first. */
+  readonly duplicateOf?: string;
+  /** The key of a page of the same host that says nearly the same, and which came first. */
+  readonly nearDuplicateOf?: string;
   readonly data: Readonly<Record<string, FieldValue>>;
   /** Rules that could not be applied to this page. */
   readonly fieldErrors?: readonly { readonly field: string; readonly message: string }[];

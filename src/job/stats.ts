@@ -5,6 +5,7 @@
  */
 import { type Counts, pendingOf } from "./counts.ts";
 import type { JobStats, Waiting } from "./job-spec.ts";
+import type { TrapReport } from "./trap-report.ts";
 
 export const WAITING_SHOWN_MAX = 16;
 
@@ -19,6 +20,7 @@ export const noStats: JobStats = {
   pagesPerSecond: 0,
   waitingOn: [],
   servers: {},
+  traps: [],
 };
 
 /** The sum of `counts`, with the longest waits first. */
@@ -28,6 +30,7 @@ export function statsOf(
 ): JobStats {
   let [discovered, done, failed, skipped, results, bytes, pending] = [0, 0, 0, 0, 0, 0, 0];
   const servers: Record<string, number> = {};
+  const traps: TrapReport[] = [];
   for (const c of counts) {
     discovered += c.discovered;
     done += c.done;
@@ -36,6 +39,7 @@ export function statsOf(
     results += c.results;
     bytes += c.bytes;
     pending += pendingOf(c);
+    traps.push(...c.traps);
     for (const [nodeId, n] of Object.entries(c.servers)) servers[nodeId] = (servers[nodeId] ?? 0) + n;
   }
   const waitingOn = [...extra.waiting].sort((a, b) => b.until - a.until).slice(0, WAITING_SHOWN_MAX);
@@ -50,6 +54,7 @@ export function statsOf(
     pagesPerSecond: extra.pagesPerSecond,
     waitingOn,
     servers,
+    traps,
   };
 }
 

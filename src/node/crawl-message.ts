@@ -40,6 +40,7 @@ export const pageTaskSchema = z.object({
       hosts: strings.nullable(),
       include: strings,
       exclude: strings,
+      follow: z.boolean(),
       followNofollow: z.boolean(),
       sortQuery: z.boolean(),
       dropTracking: z.boolean(),

@@ -5,6 +5,7 @@
 import type { FrontierWrite } from "../frontier/draft.ts";
 import type { FlightRecord } from "../frontier/frontier-state.ts";
 import { LOAD_LENGTH, type Place } from "../frontier/host-queue.ts";
+import { type ContentChunk, chunkPlace, contentChunkSchema } from "../frontier/known-contents.ts";
 import {
   dueSchema,
   type OfferedPage,
@@ -15,6 +16,7 @@ import {
 } from "../frontier/page.ts";
 import { type PaceRecord, paceRecordSchema } from "../frontier/politeness.ts";
 import { type RobotsRecord, robotsRecordSchema } from "../frontier/robots-access.ts";
+import { type TrapRecord, trapRecordSchema } from "../frontier/trap.ts";
 import { type Counts, countsSchema } from "../job/counts.ts";
 import type { Ballot, Change, Entry, Operation, Outcome } from "../replication/register.ts";
 import type { KeyLayout } from "./key-layout.ts";
@@ -55,6 +57,17 @@ export class FrontierStore {
   async sizes(jobId: string): Promise<Size[]> {
     const entries = await this.#scanAll(this.#layout.sizes(jobId));
     return entries.map((entry) => decodeRecord(sizeSchema, entry.value));
+  }
+
+  /** What the pages of a host said so far. */
+  async contents(jobId: string, host: string): Promise<ContentChunk[]> {
+    const entries = await this.#scanAll(this.#layout.contents(jobId, host));
+    return entries.map((entry) => decodeRecord(contentChunkSchema, entry.value));
+  }
+
+  async traps(jobId: string): Promise<TrapRecord[]> {
+    const entries = await this.#scanAll(this.#layout.traps(jobId));
+    return entries.map((entry) => decodeRecord(trapRecordSchema, entry.value));
   }
 
   /** Pages of a host that were handed out and are not settled. */
@@ -179,6 +192,12 @@ export class FrontierStore {
         return put(layout.failure(write.jobId, write.n), write.failure);
       case "counts":
         return put(layout.count(write.counts.jobId), write.counts);
+      case "contents": {
+        const { jobId, host, first } = write.chunk;
+        return put(layout.content(jobId, host, chunkPlace(first)), write.chunk);
+      }
+      case "traps":
+        return put(layout.trap(write.record.jobId, write.record.host), write.record);
       case "size":
         return put(layout.size(write.size.jobId, write.size.host), write.size);
       case "pace":

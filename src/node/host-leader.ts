@@ -9,6 +9,7 @@ import type { FrontierEffect, FrontierWants } from "../frontier/draft.ts";
 import { Frontier } from "../frontier/frontier.ts";
 import { flightId, type HandoutRef, type Runner } from "../frontier/frontier-state.ts";
 import type { JobView } from "../frontier/job-share.ts";
+import type { Repetition } from "../frontier/known-contents.ts";
 import type { OfferedPage } from "../frontier/page.ts";
 import type { Outcome } from "../frontier/verdict.ts";
 import type { Counts } from "../job/counts.ts";
@@ -82,6 +83,8 @@ export class HostLeader implements Watcher {
   // Runners of pages that this leader handed to other servers, by hand-out.
   readonly #elsewhere = new Map<string, string>();
   readonly #dropping = new Set<string>();
+  // By job and host: what pages said, on its way from the store.
+  readonly #contentsRead = new Map<string, Promise<void>>();
   #nextId = 1;
   #offers = 0;
   #reports = 0;
@@ -168,13 +171,14 @@ export class HostLeader implements Watcher {
     }
     this.#reports++;
     try {
-      const own = await this.#placement.place(ref, outcome);
+      const repetition = await this.#judged(ref, outcome);
+      const own = await this.#placement.place(ref, outcome, repetition);
       if (own === undefined) {
         this.#frontier.forget(ref.jobId);
         this.advance();
         return { kind: "refused" };
       }
-      return { kind: await this.#answerTo((id) => this.#frontier.settle(id, ref, outcome, own)) };
+      return { kind: await this.#answerTo((id) => this.#frontier.settle(id, ref, outcome, own, repetition)) };
     } catch (error) {
       this.#frontier.unheard(ref);
       throw error;
@@ -265,6 +269,25 @@ export class HostLeader implements Watcher {
     this.#committed.delete(jobId);
     this.#credits.forget(jobId);
     this.#ports.over(jobId);
+  }
+
+  /** What the page repeats of its host, once that is known here. */
+  async #judged(ref: HandoutRef, outcome: Outcome): Promise<Repetition> {
+    while (true) {
+      const repetition = this.#frontier.judge(ref, outcome);
+      if (repetition !== "unread") return repetition;
+      const { jobId, host } = ref;
+      const id = `${jobId}/${host}`;
+      let reading = this.#contentsRead.get(id);
+      if (reading === undefined) {
+        reading = this.#store
+          .contents(jobId, host)
+          .then((chunks) => this.#frontier.restoreContents(jobId, host, chunks))
+          .finally(() => this.#contentsRead.delete(id));
+        this.#contentsRead.set(id, reading);
+      }
+      await reading;
+    }
   }
 
   #answerTo(give: (id: number) => void): Promise<"accepted" | "refused"> {
@@ -426,8 +449,9 @@ export class HostLeader implements Watcher {
     const sizes = counts === undefined ? [] : await this.#store.sizes(jobId);
     const open = sizes.filter((size) => size.pending > 0);
     const flights = (await Promise.all(open.map((size) => this.#store.flights(jobId, size.host)))).flat();
+    const traps = counts === undefined ? [] : await this.#store.traps(jobId);
     if (counts !== undefined) this.#committed.set(jobId, structuredClone(counts));
-    this.#frontier.restoreShare(jobId, counts, sizes, flights, this.#ports.clock.now());
+    this.#frontier.restoreShare(jobId, counts, sizes, flights, this.#ports.clock.now(), traps);
   }
 
   #fail(error: unknown): void {

@@ -58,7 +58,15 @@ export function seedPages(
   for (const text of seeds) {
     const canonical = canonicalUrl(text, undefined, spec.scope);
     if (canonical === undefined) continue;
-    const page = { ...canonical, depth: 0, parent: null, priority: spec.priority, hops: 0, seed: true };
+    const page = {
+      ...canonical,
+      depth: 0,
+      parent: null,
+      priority: spec.priority,
+      hops: 0,
+      seed: true,
+      trail: 0,
+    };
     const partition = layout.hostPartition(canonical.host);
     const pages = byPartition.get(partition);
     if (pages === undefined) byPartition.set(partition, [page]);

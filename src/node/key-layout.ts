@@ -36,6 +36,8 @@ export const NAMESPACE = {
   failure: 0x27,
   cookie: 0x28,
   out: 0x29,
+  content: 0x2a,
+  trap: 0x2b,
   value: 0x30,
   lock: 0x31,
   fence: 0x32,
@@ -220,6 +222,23 @@ export class KeyLayout {
     return this.failures(jobId) + this.#names.number(n);
   }
 
+  /** What the pages of a host said. */
+  contents(jobId: string, host: string): string {
+    return this.#ofHost(NAMESPACE.content, jobId, host);
+  }
+
+  content(jobId: string, host: string, chunk: number): string {
+    return this.contents(jobId, host) + this.#names.number(chunk);
+  }
+
+  traps(jobId: string): string {
+    return prefix(NAMESPACE.trap) + this.#keep(NAMESPACE.job, jobId);
+  }
+
+  trap(jobId: string, host: string): string {
+    return this.#ofHost(NAMESPACE.trap, jobId, host);
+  }
+
   /** All that a partition keeps of a job's pages, largest first; the counts are the last to go. */
   ofJob(jobId: string): string[] {
     const job = this.#keep(NAMESPACE.job, jobId);
@@ -229,6 +248,8 @@ export class KeyLayout {
       NAMESPACE.result,
       NAMESPACE.failure,
       NAMESPACE.cookie,
+      NAMESPACE.content,
+      NAMESPACE.trap,
       NAMESPACE.size,
       NAMESPACE.count,
     ];

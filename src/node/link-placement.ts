@@ -8,7 +8,9 @@ import { BusyError, NotLeaderError } from "../errors.ts";
 import type { Frontier } from "../frontier/frontier.ts";
 import type { HandoutRef } from "../frontier/frontier-state.ts";
 import type { JobView } from "../frontier/job-share.ts";
+import { isRepetition, type Repetition } from "../frontier/known-contents.ts";
 import type { OfferedPage } from "../frontier/page.ts";
+import { urlPattern } from "../frontier/trap.ts";
 import type { FoundPage, Outcome } from "../frontier/verdict.ts";
 import { type Clock, pause } from "./clock.ts";
 import type { KeyLayout } from "./key-layout.ts";
@@ -44,10 +46,11 @@ export class LinkPlacement {
    * Gives links of other partitions to their owners; returns those of this one.
    * Undefined: the job is over.
    *
+   * @param repetition what the page repeats.
    * @throws {BusyError} it is not known yet where links may lead.
    * @throws {NotLeaderError} the partition is not led here any more.
    */
-  async place(ref: HandoutRef, outcome: Outcome): Promise<OfferedPage[] | undefined> {
+  async place(ref: HandoutRef, outcome: Outcome, repetition: Repetition): Promise<OfferedPage[] | undefined> {
     const page = this.#frontier.depthOf(ref);
     const view = this.#frontier.viewOf(ref.jobId);
     if (page === undefined) return [];
@@ -57,9 +60,15 @@ export class LinkPlacement {
     let links: FoundPage[] = [];
     let { depth } = page;
     let [hops, seed] = [0, false];
+    // Of a page with nothing new: what it leads to by the same rule continues a trail.
+    let pattern: string | undefined;
     if (outcome.kind === "page") {
       depth++;
       if (depth <= spec.scope.maxDepth) links = outcome.found ?? [];
+      if (isRepetition(repetition)) {
+        if (spec.scope.stopNearDuplicates) links = [];
+        else pattern = urlPattern(page.url);
+      }
     } else if (outcome.kind === "redirect" && page.hops < spec.fetch.maxRedirects) {
       const { target } = outcome;
       if (target.key === ref.key) return [];
@@ -80,6 +89,7 @@ export class LinkPlacement {
         priority: spec.priority,
         hops,
         seed,
+        trail: pattern !== undefined && host === ref.host && pattern === urlPattern(url) ? page.trail + 1 : 0,
       });
     }
     if (foreign.length > 0 && (await this.#ports.offer(ref.jobId, foreign)) === "refused") return undefined;

@@ -3,7 +3,7 @@ import type { JobView } from "../frontier/job-share.ts";
 import { compileScope, type UrlTest } from "../job/scope.ts";
 import type { PageTask } from "./crawl-message.ts";
 
-/** @param depth of the page: at the greatest one its links are of no interest. */
+/** @param depth of the page: at the greatest one its links are not asked for. */
 export function pageTaskOf(view: JobView, url: string, depth: number): PageTask {
   const { scope, fetch, politeness, extract, formats } = view.spec;
   return {
@@ -15,18 +15,16 @@ export function pageTaskOf(view: JobView, url: string, depth: number): PageTask 
     accept: fetch.accept,
     extract,
     formats,
-    links:
-      depth >= scope.maxDepth
-        ? null
-        : {
-            hosts: view.scopeHosts === null ? null : [...view.scopeHosts],
-            include: scope.include,
-            exclude: scope.exclude,
-            followNofollow: scope.followNofollow,
-            sortQuery: scope.sortQuery,
-            dropTracking: scope.dropTracking,
-            mergeSlashes: scope.mergeSlashes,
-          },
+    links: {
+      hosts: view.scopeHosts === null ? null : [...view.scopeHosts],
+      include: scope.include,
+      exclude: scope.exclude,
+      follow: depth < scope.maxDepth,
+      followNofollow: scope.followNofollow,
+      sortQuery: scope.sortQuery,
+      dropTracking: scope.dropTracking,
+      mergeSlashes: scope.mergeSlashes,
+    },
   };
 }
 

@@ -239,7 +239,8 @@ export class Runner {
       bytes: report.bytes,
       sha256: report.sha256,
       content,
-      found: message.task.links === null ? null : [...report.found],
+      simhash: report.simhash,
+      found: message.task.links?.follow === true ? [...report.found] : null,
     };
   }
 

@@ -18,7 +18,7 @@ export interface ScrapeTask {
   /** Rules as in the job's `extract`. */
   readonly extract: Readonly<Record<string, unknown>>;
   readonly formats: readonly string[];
-  /** Null: the page's links are of no interest (greatest depth reached). */
+  /** Null: nothing about links is of interest. */
   readonly links: LinkPolicy | null;
   /** CIDRs beside public unicast that may be connected to. */
   readonly allowAddresses: readonly string[];
@@ -32,6 +32,8 @@ export interface LinkPolicy {
   readonly hosts: readonly string[] | null;
   readonly include: readonly string[];
   readonly exclude: readonly string[];
+  /** False: the page's links are of no interest (greatest depth reached). */
+  readonly follow: boolean;
   readonly followNofollow: boolean;
   readonly sortQuery: boolean;
   readonly dropTracking: boolean;
@@ -78,6 +80,8 @@ export interface PageReport {
   readonly bytes: number;
   /** Of the inflated body, hex. */
   readonly sha256: string;
+  /** Of its text, 16 hexadecimal digits; null: too little text. */
+  readonly simhash: string | null;
   readonly durationMs: number;
   /** Until the response's head had arrived. */
   readonly latencyMs: number;

@@ -163,6 +163,7 @@ const noStats: JobStats = {
   pagesPerSecond: 0,
   waitingOn: [],
   servers: {},
+  traps: [],
 };
 
 export function resultOf(url: string): Result {

@@ -34,6 +34,7 @@ function offered(path: string, more: Partial<OfferedPage> = {}): OfferedPage {
     priority: 0,
     hops: 0,
     seed: false,
+    trail: 0,
     ...more,
   };
 }
@@ -47,6 +48,7 @@ const page: Outcome = {
   durationMs: 1,
   bytes: 10,
   sha256: "",
+  simhash: null,
   content: { kind: "bytes", bytes: new Uint8Array(1) },
   found: [],
 };

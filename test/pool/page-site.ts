@@ -23,6 +23,7 @@ export const onSite: LinkPolicy = {
   hosts: ["127.0.0.1"],
   include: [],
   exclude: [],
+  follow: true,
   followNofollow: false,
   sortQuery: false,
   dropTracking: false,

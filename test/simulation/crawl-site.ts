@@ -2,6 +2,7 @@
  * A web in memory, and a scraping process that fetches from it in virtual time. It
  * notes every request, so that a test can count what a site would see.
  */
+import { hash } from "node:crypto";
 import { canonicalUrl, pageKey } from "../../src/frontier/canonical-url.ts";
 import { compileScope } from "../../src/job/scope.ts";
 import type { Clock } from "../../src/node/clock.ts";
@@ -19,6 +20,9 @@ export interface SitePage {
   readonly failures?: number;
   readonly kills?: boolean;
   readonly text?: string;
+  /** Pages with the same body are duplicates; default: each its own. */
+  readonly body?: string;
+  readonly simhash?: string;
 }
 
 export interface SiteRequest {
@@ -86,7 +90,7 @@ export class CrawlSite {
       };
     }
     const found: FoundLink[] = [];
-    if (task.links !== null) {
+    if (task.links?.follow === true) {
       const inScope = compileScope(task.links);
       const keys = new Set<string>();
       for (const text of page.links ?? []) {
@@ -104,7 +108,8 @@ export class CrawlSite {
         finalUrl: url,
         contentType: "text/html",
         bytes: 100,
-        sha256: "0".repeat(64),
+        sha256: hash("sha256", page.body ?? url),
+        simhash: page.simhash ?? null,
         durationMs: 5,
         latencyMs: 1,
         data: { title: `Title of ${url}` },
