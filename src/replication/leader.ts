@@ -148,6 +148,11 @@ export class Leader {
     return this.#isOver ? undefined : this.#handOver?.to;
   }
 
+  /** Its successor was told to stand: whoever asks for the leader had better ask there. */
+  get isGoing(): boolean {
+    return !this.#isOver && this.#handOver?.isSaid === true;
+  }
+
   /** Members that count for sure: a config is shown to others only once it is committed. */
   get committedConfig(): Config {
     return this.#configChange?.before ?? this.#state.config;

@@ -1,7 +1,7 @@
 /**
  * Operations that wait for this replica to serve: those whose leader was refused
  * while they were pending go on under its next ballot, if it gets so far, and those
- * that came while it stood, or was handing over, are begun then. None is answered before it is known what
+ * that came while it stood are begun then. None is answered before it is known what
  * became of it, and none waits for ever.
  */
 import { type Claim, isSameBallot } from "./ballot.ts";
@@ -78,6 +78,11 @@ export class PendingOperations {
       for (const asked of open) this.#deny(asked, "NOT_LEADER");
     }
     this.#pending = undefined;
+    this.denyEarly();
+  }
+
+  /** Another will serve. */
+  denyEarly(): void {
     for (const asked of this.#takeEarly()) this.#deny(asked, "NOT_LEADER");
   }
 

@@ -146,7 +146,11 @@ export class Replica {
 
   /** Whether operations are taken: what comes before it serves waits for that. */
   get takesOperations(): boolean {
-    return this.#quarantine === undefined && this.standingBallot !== undefined;
+    return this.#quarantine === undefined && this.standingBallot !== undefined && !this.#isGoing;
+  }
+
+  get #isGoing(): boolean {
+    return this.#leader?.isGoing === true;
   }
 
   /** Whether it is about to give its leadership away. */
@@ -157,6 +161,7 @@ export class Replica {
   /** As far as this replica knows; undefined: nobody, or itself while it does not serve. */
   get leaderHint(): ReplicaId | undefined {
     if (this.servingBallot !== undefined) return this.id;
+    if (this.#isGoing) return this.#leader?.successor;
     return this.#leaderSeen === this.id ? undefined : this.#leaderSeen;
   }
 
@@ -225,7 +230,7 @@ export class Replica {
 
   /**
    * Answered by an effect with the same number; NOT_LEADER at once when this replica neither serves nor
-   * stands. While it stands, or hands over, the operation waits until it serves, or stands no more.
+   * stands. While it stands the operation waits until it serves, or stands no more.
    *
    * @param epochMs ms since the Unix epoch, by which entries expire.
    */
@@ -237,7 +242,7 @@ export class Replica {
       this.#staleReads.scan(operation, op, this.#nextNumber++, epochMs, this.#ageMs(nowMs));
     } else if (isWhole && this.#leader?.takesOperations === true) {
       this.#leader.operate({ operation, op, nowMs, epochMs });
-    } else if (isWhole && this.standingBallot !== undefined) {
+    } else if (isWhole && this.takesOperations) {
       const isKept = this.#pending.keep({ operation, op, nowMs, epochMs });
       if (!isKept)
         this.#effects.push({
@@ -615,6 +620,7 @@ export class Replica {
     this.#standDown(nowMs, ballot);
     this.#endTarget();
     this.state.promise(ballot);
+    this.#leaderSeen = ballot.replicaId;
     this.#tryAtMs = nowMs + this.#patience * HEARD_AGAIN_MS;
     this.#sendPromise(ballot.replicaId, ballot);
   }
@@ -844,6 +850,7 @@ export class Replica {
   #dropLeaderIfOver(nowMs: number): void {
     const leader = this.#leader;
     if (leader?.takesOperations === true) this.#pending.resume((asked) => leader.operate(asked), nowMs);
+    else if (leader?.isGoing === true) this.#pending.denyEarly();
     if (leader?.isOver !== true) return;
     this.#leader = undefined;
     if (this.#leaderSeen === this.id) this.#leaderSeen = undefined;
