@@ -640,7 +640,7 @@ export class Replica {
       state.isMember;
     if (!isLevel || this.#candidate !== undefined || this.#leader !== undefined) return;
     // Greater than what is promised here, it was never used: each ballot is promised here before it is.
-    const isNew = next?.replicaId === this.id && next.round > this.#roundSeen;
+    const isNew = next?.replicaId === this.id && next.round >= this.#roundSeen;
     this.#stand(ballot, nowMs, isNew ? next : undefined);
   }
 
