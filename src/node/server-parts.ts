@@ -271,7 +271,7 @@ export async function setUpParts(
   const status = (options: { readonly partitions: boolean }): NodeStatus => ({
     ...ownStatus({ self, addresses, ring, replicas, crawl, care, scrub, registers }, options),
     state: hooks.state(),
-    uptimeMs: performance.now() - startedMs,
+    uptimeMs: Math.round(performance.now() - startedMs),
     epochMs: Date.now(),
     blobs: roster.leaving.has(nodeId) ? blobs.countSoon() : null,
   });

@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { readServerSettings, serverSettingsSchema } from "../../config.ts";
-import { createLog } from "../../log.ts";
+import { createLog, LOG_LEVELS } from "../../log.ts";
 import { DONE, FAILED, type Runner } from "../exit-code.ts";
 import { interruption, whenAborted } from "../interrupt.ts";
 import { say, sayJson, shortNode } from "../terminal.ts";
@@ -36,11 +36,33 @@ const VALUE: Readonly<Record<string, string>> = {
 
 const TEXT: Readonly<Record<string, string>> = {
   data: "where everything of this server is kept",
+  edgePort: "of REST and tRPC, for clients",
+  peerPort: "of the other servers",
+  edgeAddress: "where the edge listens; 0.0.0.0: everywhere",
+  peerAddress: "where the peer port listens",
+  advertiseEdge: "where clients reach the edge, when it is elsewhere than it listens",
+  advertisePeer: "where other servers reach this one",
   bootstrap: "make a new cluster",
   join: "enter the cluster that this member belongs to, by its peer port",
   joinTokenFile: "what lets this server in",
   asNew: "set the old data aside and join as a new server",
+  zone: "what fails together with others of this name, e.g. a rack: copies are spread over zones",
+  partitions: "of the cluster, fixed when it is made; a power of two",
+  replicationFactor: "copies of everything, fixed when the cluster is made",
+  ringSuccessors: "servers known behind this one: so many may die at once",
+  suspectAfterMs: "silence after which a server is suspected",
+  leaderTimeoutMs: "longest that a leader goes on without a majority",
+  replaceAfterMs: "after so long the copies of a suspected server are made elsewhere",
+  scrubIntervalMs: "all that is kept is read and compared this often",
+  requestTimeoutMs: "how long a client's call is tried",
+  masterKeyFile: "what the keys of the disk are wrapped with; without it: master.key beside the data",
+  masterKeyCommand: "a command that prints the master key",
+  adminPasswordFile: "of the first administrator; without it: a random one in client.json",
+  edgeCertFile: "own certificate of the edge, PEM; without it: one of the cluster",
+  edgeKeyFile: "its key, PEM",
   allowAddresses: "also scrape these addresses, e.g. 10.0.0.0/8",
+  scrapeThreads: "threads that fetch and parse",
+  logLevel: LOG_LEVELS.join(", "),
 };
 
 export function addServer(program: Command, run: Runner): void {
@@ -49,12 +71,16 @@ export function addServer(program: Command, run: Runner): void {
     .description("run one server (each flag is also a variable ORBWEAVER_… and a key of the --config file)")
     .option("--config <file>", "settings as JSON")
     .option("--json", "print one line of JSON when it is ready");
+  const defaults: Readonly<Record<string, unknown>> = serverSettingsSchema.parse({});
   for (const name of Object.keys(serverSettingsSchema.shape)) {
     // A key on the command line would be seen by every user of the machine.
     if (name === "masterKey") continue;
     const flag = `--${name.replace(/[A-Z]/g, (capital) => `-${capital.toLowerCase()}`)}`;
     const isSwitch = name === "bootstrap" || name === "asNew";
-    command.addOption(new Option(isSwitch ? flag : `${flag} <${VALUE[name] ?? "n"}>`, TEXT[name] ?? ""));
+    const usual = defaults[name];
+    const isTold = !isSwitch && (typeof usual === "number" || (typeof usual === "string" && usual !== ""));
+    const text = `${TEXT[name] ?? ""}${isTold ? ` (usually ${usual})` : ""}`;
+    command.addOption(new Option(isSwitch ? flag : `${flag} <${VALUE[name] ?? "n"}>`, text));
   }
   command.action((flags: ServerFlags) => run(() => serve(flags)));
 }
