@@ -7,28 +7,33 @@
  * nothing while others can: what it stamps would be wrong.
  */
 import type { Log } from "../log.ts";
-import type { PeerRef } from "../peer/transport.ts";
 import type { NodeId } from "../ring/identifier.ts";
 import type { Member } from "../ring/member.ts";
 import type { Clock } from "./clock.ts";
 
 /** From the median of the others; what a leader may be wrong by. */
 const ERROR_MS_MAX = 30_000;
-const CHECK_EVERY_MS = 10_000;
 const LOOK_EVERY_MS = 1_000;
-const ASK_MS = 1_000;
-const ASKED_MAX = 8;
-/** Fewer say nothing: of two clocks either may be wrong. */
-const ANSWERS_MIN = 2;
+/** Where no ping comes that would be an occasion. */
+const LOOK_ALONE_EVERY_MS = 5_000;
+/** What was heard before that is past. */
+const READING_MS_MAX = 5_000;
+/** Fewer say nothing: of two clocks either may be wrong. Nor do those of less than half of the others. */
+const READINGS_MIN = 2;
 /** By then the others have seen it too: before, they would give back what they are given. */
 const GIVE_UP_AFTER_MS = 12_000;
+
+/** Of another server's clock. */
+interface Reading {
+  /** What its time of day is ahead of this server's monotonic clock, but for the way here. */
+  readonly baseMs: number;
+  readonly heardMs: number;
+}
 
 export interface ClockWatchParts {
   readonly nodeId: NodeId;
   readonly clock: Clock;
   readonly ring: { members(): Member[]; isSuspected(nodeId: NodeId): boolean };
-  /** What that server's clock says, in milliseconds since the epoch; undefined: it does not tell. */
-  ask(to: PeerRef, timeoutMs: number): Promise<number | undefined>;
   /** These are to lead only where nobody else can. */
   changed(off: ReadonlySet<NodeId>): void;
   readonly log: Log;
@@ -47,9 +52,12 @@ export class ClockWatch {
   #others: ReadonlySet<NodeId> = new Set();
   /** What was told last. */
   #off: ReadonlySet<NodeId> = new Set();
-  #checkedMs = Number.NEGATIVE_INFINITY;
+  readonly #readings = new Map<NodeId, Reading>();
+  /** Readings from before the last jump of this clock don't tell whether the others' jumped too. */
+  #jumpedMs = Number.NEGATIVE_INFINITY;
+  /** Of the last look that told something. */
+  #lookedMs = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
-  #checking: Promise<void> | undefined;
 
   constructor(parts: ClockWatchParts) {
     this.#parts = parts;
@@ -72,58 +80,53 @@ export class ClockWatch {
   }
 
   start(): void {
-    this.#timer = setInterval(() => void this.look(), LOOK_EVERY_MS);
+    this.#timer = setInterval(() => this.look(), LOOK_ALONE_EVERY_MS);
     this.#timer.unref();
   }
 
-  async stop(): Promise<void> {
+  stop(): void {
     clearInterval(this.#timer);
-    await this.#checking;
+  }
+
+  /** A server told what its clock says, in milliseconds since the epoch: it does so with each ping. */
+  heard(nodeId: NodeId, epochMs: number): void {
+    const nowMs = this.#parts.clock.now();
+    this.#readings.set(nodeId, { baseMs: epochMs - nowMs, heardMs: nowMs });
+    if (nowMs - this.#lookedMs >= LOOK_EVERY_MS) this.look();
   }
 
   #ownBaseMs(): number {
     return this.#parts.clock.wall() - this.#parts.clock.now();
   }
 
-  /** Once a second, after `start`. Resolves when nobody is being asked any more. */
-  async look(): Promise<void> {
-    const ownMs = this.#ownBaseMs();
-    const hasJumped = Math.abs(ownMs - this.#seenMs) > ERROR_MS_MAX;
-    this.#seenMs = ownMs;
+  /** About once a second; every 5 s while nothing is heard. */
+  look(): void {
     const nowMs = this.#parts.clock.now();
-    if (hasJumped || nowMs - this.#checkedMs >= CHECK_EVERY_MS) {
-      this.#checkedMs = nowMs;
-      this.#checking ??= this.#check().finally(() => {
-        this.#checking = undefined;
-      });
-    }
+    const ownMs = this.#ownBaseMs();
+    if (Math.abs(ownMs - this.#seenMs) > ERROR_MS_MAX) this.#jumpedMs = nowMs;
+    this.#seenMs = ownMs;
+    this.#check(nowMs);
     this.#tell();
-    await this.#checking;
   }
 
-  async #check(): Promise<void> {
-    const { nodeId, ring, clock, ask, log } = this.#parts;
+  #check(nowMs: number): void {
+    const { nodeId, ring, clock, log } = this.#parts;
     const known = ring.members().filter((one) => one.nodeId !== nodeId);
-    if (known.length < ANSWERS_MIN) {
+    if (known.length < READINGS_MIN) {
       this.#aheadMs = undefined;
       this.#baseMs = this.#ownBaseMs();
+      this.#lookedMs = nowMs;
       return;
     }
-    const others = known.filter((one) => !ring.isSuspected(one.nodeId));
-    const answers = await Promise.all(
-      others.slice(0, ASKED_MAX).map(async (other) => {
-        const askedMs = clock.now();
-        const theirs = await ask({ nodeId: other.nodeId, address: other.address }, ASK_MS).catch(
-          () => undefined,
-        );
-        if (theirs === undefined) return undefined;
-        // Of their clock, at the middle of the way there and back.
-        const baseMs = theirs - (askedMs + clock.now()) / 2;
-        return { nodeId: other.nodeId, baseMs };
-      }),
-    );
-    const heard = answers.filter((answer) => answer !== undefined);
-    if (heard.length < ANSWERS_MIN) return;
+    const live = known.filter((one) => !ring.isSuspected(one.nodeId));
+    const sinceMs = Math.max(this.#jumpedMs, nowMs - READING_MS_MAX);
+    const heard: { readonly nodeId: NodeId; readonly baseMs: number }[] = [];
+    for (const [id, { baseMs, heardMs }] of this.#readings) {
+      if (heardMs < nowMs - READING_MS_MAX) this.#readings.delete(id);
+      else if (heardMs >= sinceMs && !ring.isSuspected(id)) heard.push({ nodeId: id, baseMs });
+    }
+    if (heard.length < READINGS_MIN || heard.length <= live.length / 2) return;
+    this.#lookedMs = nowMs;
     const medianMs = medianOf(heard.map(({ baseMs }) => baseMs));
     const isOff = (baseMs: number) => Math.abs(baseMs - medianMs) > ERROR_MS_MAX;
     const ownMs = this.#ownBaseMs();
@@ -137,7 +140,6 @@ export class ClockWatch {
     }
     if (this.#aheadMs === undefined && wasOff) log.info("clock is right again", {});
     this.#others = new Set(heard.filter(({ baseMs }) => isOff(baseMs)).map((one) => one.nodeId));
-    this.#tell();
   }
 
   #tell(): void {

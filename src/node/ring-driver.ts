@@ -16,8 +16,11 @@ import type { RingEffect } from "../ring/ring-effect.ts";
 
 /** Ticks are no nearer to one another, and farther apart only while nothing is due. */
 const TICK_MS = 25;
+/** What is put off by less leaves the timer as it is: set anew with each frame it would cost more than a wake for nothing. */
+const PUT_OFF_MS = 50;
 const CONTACTS_MAX = 1024;
 const CONTACTS_MS = 1000;
+const PINGS_MAX = 1024;
 /** A restarted server that finds no member within this time stands alone; rings merge later. */
 const ALONE_AFTER_MS = 3000;
 const NOBODY: ReadonlySet<string> = new Set();
@@ -60,6 +63,8 @@ export class RingDriver extends EventEmitter<RingEvents> {
   #isArming = false;
   // The ring counts in this process's running time, records in time since the epoch.
   readonly #epochMs = Date.now() - performance.now();
+  /** The last to each node, until it is answered. */
+  readonly #pings = new Map<NodeId, { readonly id: number; readonly sentMs: number }>();
   readonly #lookups = new Map<number, Waiting<Found>>();
   readonly #choices = new Map<number, Waiting<NodeId>>();
   #joins: Waiting<void>[] = [];
@@ -137,7 +142,7 @@ export class RingDriver extends EventEmitter<RingEvents> {
     if (this.#isStopped || !isNodeId(nodeId)) return;
     const carriesLed = message.kind === "ping" || message.kind === "pong";
     if (carriesLed && message.led.byteLength > 0) {
-      this.#led.incoming(nodeId, from.incarnation, message.led);
+      this.#led.incoming(nodeId, from.incarnation, message.led, this.#tookMs(nodeId, message));
     }
     this.#perform(this.#ring.step({ ...from, nodeId }, message, performance.now()));
   }
@@ -335,11 +340,12 @@ export class RingDriver extends EventEmitter<RingEvents> {
       this.#isArming = false;
       if (this.#isStopped) return;
       const dueMs = this.#dueMs();
-      // One that is too early does no harm, and most of what happens puts things off a little.
-      if (dueMs >= this.#timerDueMs) return;
+      const byMs = dueMs - this.#timerDueMs;
+      if (dueMs === Number.POSITIVE_INFINITY || (byMs >= 0 && byMs < PUT_OFF_MS)) return;
       this.#timerDueMs = dueMs;
       clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.#tick(), Math.max(1, Math.ceil(dueMs - performance.now())));
+      // Timers count from the start of their turn: without the one more they are often too early, and set again.
+      this.#timer = setTimeout(() => this.#tick(), Math.max(1, Math.ceil(dueMs - performance.now()) + 1));
     });
   }
 
@@ -407,7 +413,19 @@ export class RingDriver extends EventEmitter<RingEvents> {
     return found;
   }
 
+  /** Since the ping that `message` answers, if that is the last one. */
+  #tookMs(from: NodeId, message: RingMessage): number | undefined {
+    const ping = message.kind === "pong" ? this.#pings.get(from) : undefined;
+    if (ping === undefined || message.kind !== "pong" || ping.id !== message.id) return undefined;
+    this.#pings.delete(from);
+    return performance.now() - ping.sentMs;
+  }
+
   #deliver(to: PeerRef & { nodeId: NodeId }, message: RingMessage): void {
+    if (message.kind === "ping") {
+      if (this.#pings.size >= PINGS_MAX) this.#pings.clear();
+      this.#pings.set(to.nodeId, { id: message.id, sentMs: performance.now() });
+    }
     const carriesLed = message.kind === "ping" || message.kind === "pong";
     const whole = carriesLed ? { ...message, led: this.#led.outgoing(to.nodeId) } : message;
     this.#send({ nodeId: to.nodeId, address: to.address }, whole);
@@ -418,5 +436,6 @@ export class RingDriver extends EventEmitter<RingEvents> {
 interface Led {
   /** What `peer` should know now. May be empty. */
   outgoing(peer: NodeId): Uint8Array;
-  incoming(peer: NodeId, incarnation: number, bytes: Uint8Array): void;
+  /** @param tookMs since the ping that the bytes came in answer to; undefined: they came in no answer. */
+  incoming(peer: NodeId, incarnation: number, bytes: Uint8Array, tookMs: number | undefined): void;
 }

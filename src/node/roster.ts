@@ -1,17 +1,28 @@
 /**
  * What operators want of the members, as this server knows it: a copy of their
- * entries in `system`, looked at every few seconds and whenever a member tells
- * that it has changed one. Who was removed is remembered over restarts, when
- * nobody can be asked yet.
+ * entries in `system`, looked at whenever a member tells that it has changed one,
+ * or says with its pings that it knows them otherwise. Who was removed is
+ * remembered over restarts, when nobody can be asked yet.
  */
+import { hash } from "node:crypto";
 import { EventEmitter } from "node:events";
 import { z } from "zod";
 import type { Log } from "../log.ts";
 import type { DataDirectory } from "../store/data-directory.ts";
 import type { ClusterEntries, MemberRecord } from "./cluster-entries.ts";
 
-/** A server that is removed is cut off everywhere within 5 s, also where the word of it got lost. */
-const LOOK_MS = 4_000;
+/**
+ * A server that is removed is cut off everywhere within 5 s, also where the word of it got lost: pings of those
+ * that heard it say so. Nobody has heard it only when the server that removed it died over that.
+ */
+const LOOK_MS = 20_000;
+/** Before a look is tried again because of what it did not settle: the others may be the ones who are late. */
+const LOOK_AGAIN_MS = 2_000;
+const UNSETTLED_MAX = 64;
+
+export const ROSTER_DIGEST_BYTES = 8;
+/** Told by those that don't know the members yet. */
+const UNKNOWN: Uint8Array = new Uint8Array(ROSTER_DIGEST_BYTES);
 
 const removedSchema = z.array(z.string());
 
@@ -28,6 +39,9 @@ export class Roster extends EventEmitter<RosterEvents> {
   #leaving: ReadonlySet<string>;
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> | undefined;
+  #digest: Uint8Array = UNKNOWN;
+  /** When a look was last wanted because of a digest, by that. */
+  readonly #unsettled = new Map<string, number>();
   #isStopped = false;
 
   private constructor(
@@ -76,6 +90,23 @@ export class Roster extends EventEmitter<RosterEvents> {
     return this.#removed.has(nodeId) ? "removed" : this.#states.get(nodeId);
   }
 
+  /** Of the members and their states as they are known here. */
+  get digest(): Uint8Array {
+    return this.#digest;
+  }
+
+  /** The digest of another server: when it knows the members otherwise, one of the two is behind. */
+  heard(digest: Uint8Array): void {
+    if (this.#isStopped || this.#digest === UNKNOWN) return;
+    if (Buffer.compare(digest, this.#digest) === 0 || Buffer.compare(digest, UNKNOWN) === 0) return;
+    const key = Buffer.from(digest).toString("latin1");
+    const nowMs = performance.now();
+    if (nowMs - (this.#unsettled.get(key) ?? Number.NEGATIVE_INFINITY) < LOOK_AGAIN_MS) return;
+    if (this.#unsettled.size >= UNSETTLED_MAX) this.#unsettled.clear();
+    this.#unsettled.set(key, nowMs);
+    void this.renew();
+  }
+
   /** Looks from now on. */
   start(): void {
     void this.renew();
@@ -105,6 +136,7 @@ export class Roster extends EventEmitter<RosterEvents> {
   async #look(): Promise<void> {
     const records = await this.#entries.members();
     this.#states = new Map(records.map(({ nodeId, state }) => [nodeId, state]));
+    this.#digest = digestOf(this.#states);
     const inState = (...states: MemberRecord["state"][]) =>
       records.filter(({ state }) => states.includes(state)).map(({ nodeId }) => nodeId);
     const removed = inState("removed");
@@ -117,4 +149,9 @@ export class Roster extends EventEmitter<RosterEvents> {
     this.emit("changed");
     if (!isKnown) await this.#directory.write("removed.json", `${JSON.stringify(removed)}\n`);
   }
+}
+
+function digestOf(states: ReadonlyMap<string, string>): Uint8Array {
+  const lines = Array.from(states, ([nodeId, state]) => `${nodeId} ${state}`).sort();
+  return hash("sha256", lines.join("\n"), "buffer").subarray(0, ROSTER_DIGEST_BYTES);
 }

@@ -37,6 +37,7 @@ import { Scrub } from "./scrub.ts";
 import type { ServerState } from "./server-state.ts";
 import { StoreCare } from "./store-care.ts";
 import { SystemEntries } from "./system-entries.ts";
+import { Tidings } from "./tidings.ts";
 import { ValueWatch } from "./value-watch.ts";
 
 /** Goodbyes that are under way get this long. */
@@ -123,8 +124,8 @@ export async function setUpParts(
     contacts: book.contacts,
     onContacts: (contacts) => book.keep(contacts),
     led: {
-      outgoing: (peer) => replicas.ledDigest(peer),
-      incoming: (peer, incarnation, bytes) => replicas.ledHeard(peer, incarnation, bytes),
+      outgoing: (peer) => tidings.outgoing(peer),
+      incoming: (peer, incarnation, bytes, tookMs) => tidings.incoming(peer, incarnation, bytes, tookMs),
     },
   });
   const brief = new BriefChannel({ log, send: (to, bytes) => transport.send(to, "brief", bytes) });
@@ -132,8 +133,6 @@ export async function setUpParts(
     nodeId,
     clock: systemClock,
     ring,
-    ask: async (to, timeoutMs) =>
-      (await transport.call(to, "status", { partitions: false }, { timeoutMs })).epochMs,
     changed: (off) => replicas.passOver(off),
     log,
   });
@@ -198,6 +197,7 @@ export async function setUpParts(
   const entries = new ClusterEntries(registers, layout);
   const roster = await Roster.open(entries, directory, log);
   closing.defer(() => roster.stop());
+  const tidings = new Tidings({ wall: systemClock.wall, clockWatch, roster, replicas });
   const { blobs, repair } = keepBlobs({
     self,
     membership,

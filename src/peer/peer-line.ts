@@ -319,14 +319,16 @@ export class PeerLine {
       end: () => {
         this.#isFree();
         settled(status, pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces));
+        this.#rest();
       },
       fail: (error) => {
         this.#isFree();
         settled(undefined, NOTHING, this.#lost(error));
+        this.#rest();
       },
     });
     this.#giveUp = giveUp;
-    // One timer for the whole line is moved on with each frame, which costs less than one for each.
+    // While frames follow one another their timer is moved on, which costs less than one for each.
     if (this.#deadline === undefined) this.#deadline = setTimeout(() => this.#expire(), FRAME_TIMEOUT_MS);
     else this.#deadline.refresh();
   }
@@ -340,6 +342,13 @@ export class PeerLine {
   #isFree(): void {
     this.#giveUp = undefined;
     this.#queue.shift()?.();
+  }
+
+  /** A line at rest wakes nobody. */
+  #rest(): void {
+    if (this.#giveUp !== undefined) return;
+    clearTimeout(this.#deadline);
+    this.#deadline = undefined;
   }
 
   /** @returns what callers are told until the peer is tried again. */

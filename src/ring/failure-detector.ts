@@ -14,18 +14,27 @@ import { RoundTrip } from "./round-trip.ts";
 /** A ping goes to those silent, or not spoken to, for this long: while there is a load to tell of, and at rest. */
 const PING_MS_BUSY = 250;
 const PING_MS = 400;
-/** The higher node of a pair lets the lower one ping first: one exchange serves both. */
-const LOWER_FIRST_MS = 25;
-/** Only an answer to a question of our own shows that a peer is reachable: after this long it is the higher one's turn. */
-const OWN_PING_MS = 700;
+/**
+ * Two that watch each other ping in turn: one exchange serves both, and each asks often enough to see whether
+ * it is answered. Whoever has the turn is this much earlier than the other.
+ */
+const TURN_MS = 25;
+/** Pings so near to one another have crossed: then the turn is the lower node's. */
+const CROSSED_MS = 100;
+/** Who has not pinged for this long does not take turns. */
+const TURN_LOST_MS = 1000;
 /** Until it speaks, one that was pinged is pinged again. */
 const PING_AGAIN_MS = 225;
 /** How long an answer is waited for at least: by then the next ping is almost due. */
 const PING_TIMEOUT_MS_MIN = 200;
 /** Silence counts from this long before the first ping that stays without any sign of life. */
 const ASKED_AFTER_MS = 250;
-/** Pings that are due so soon go with one that is due now: the answers come back together too. */
-const TOGETHER_MS = 75;
+/**
+ * Pings that are due within this part of the time between two go with one that is due now, or with the answer to
+ * one: what a node has to do at rest it does at once, and those around it in the same moments, since each ping
+ * wakes the next. Half of the time brings any two rhythms together, after which nothing is early any more.
+ */
+const TOGETHER_PART = 0.5;
 const SUSPECTED_PING_MS = 1000;
 const SILENT_MS = 800;
 const PROBING_MS = 400;
@@ -65,6 +74,8 @@ class Peer {
   isWatched = true;
   lapsesMs = Number.POSITIVE_INFINITY;
   pingedMs = Number.NEGATIVE_INFINITY;
+  /** When its last ping came. */
+  pingedUsMs = Number.NEGATIVE_INFINITY;
   /** The first ping after `heardMs`; not later than that while there was none. */
   askedMs = Number.NEGATIVE_INFINITY;
   /** When a ping or a pong last went there. */
@@ -222,6 +233,12 @@ export class FailureDetector {
     this.#reset();
   }
 
+  /** It pinged this node. */
+  pingedUs(nodeId: NodeId, nowMs: number): void {
+    const peer = this.#peers.get(nodeId);
+    if (peer !== undefined) peer.pingedUsMs = nowMs;
+  }
+
   /** A ping or a pong goes there now. */
   told(nodeId: NodeId, nowMs: number): void {
     const peer = this.#peers.get(nodeId);
@@ -330,17 +347,16 @@ export class FailureDetector {
     if (nowMs < this.#idleUntilMs) return;
     const { dueMs } = this;
     // Being heard postpones a ping, but may also make it this node's turn.
-    this.#idleUntilMs = dueMs - 2 * LOWER_FIRST_MS;
+    this.#idleUntilMs = dueMs - TURN_MS;
     if (nowMs < dueMs) return;
     this.#reset();
     const { suspectAfterMs, silentMs, probingMs } = this.#times;
-    const pingsUpToMs = this.#isAnyPingDue(nowMs) ? nowMs + TOGETHER_MS : nowMs;
+    if (this.#isAnyPingDue(nowMs)) this.#pingTogether(nowMs);
     for (const [nodeId, peer] of this.#peers) {
       if (!peer.isWatched) {
         if (nowMs >= peer.lapsesMs) this.#peers.delete(nodeId);
         continue;
       }
-      if (this.#pingDueMs(peer) <= pingsUpToMs) this.#ping(peer, nowMs);
       if (peer.isSuspected) continue;
       const silence = nowMs - peer.silentSinceMs;
       if (peer.probing === undefined) {
@@ -349,6 +365,13 @@ export class FailureDetector {
         this.#suspect(peer);
       }
     }
+  }
+
+  /** A ping came, and this node is awake: what it is about to do itself it does now. True when it pings. */
+  pingAlso(nowMs: number): boolean {
+    const withinMs = this.#pingMs * TOGETHER_PART;
+    if (nowMs < this.#idleUntilMs - withinMs || nowMs < this.dueMs - withinMs) return false;
+    return this.#pingTogether(nowMs);
   }
 
   /** Of the watched. */
@@ -406,18 +429,33 @@ export class FailureDetector {
     return false;
   }
 
+  /** Those that are due, and those that soon will be while nobody else has the turn. True when there are any. */
+  #pingTogether(nowMs: number): boolean {
+    const untilMs = nowMs + this.#pingMs * TOGETHER_PART;
+    let isAny = false;
+    for (const peer of this.#peers.values()) {
+      if (!peer.isWatched) continue;
+      const dueMs = this.#pingDueMs(peer);
+      if (dueMs > nowMs && (dueMs > untilMs || !this.#hasTurn(peer))) continue;
+      this.#ping(peer, nowMs);
+      isAny = true;
+    }
+    return isAny;
+  }
+
   #pingDueMs(peer: Peer): number {
     if (peer.isSuspected) return peer.pingedMs + SUSPECTED_PING_MS;
     if (peer.failures > 0 || peer.isAsked) return peer.pingedMs + PING_AGAIN_MS;
     if (peer.pingedMs === Number.NEGATIVE_INFINITY) return peer.pingedMs;
-    const lastMs = Math.min(peer.heardMs, peer.toldMs);
-    const isLower = this.#self < peer.member.nodeId;
-    const earlierMs = isLower
-      ? LOWER_FIRST_MS
-      : lastMs - peer.pingedMs >= OWN_PING_MS
-        ? 2 * LOWER_FIRST_MS
-        : 0;
-    return Math.max(lastMs, peer.pingedMs) + this.#pingMs - earlierMs;
+    const lastMs = Math.max(peer.pingedMs, Math.min(peer.heardMs, peer.toldMs));
+    return lastMs + this.#pingMs - (this.#hasTurn(peer) ? TURN_MS : 0);
+  }
+
+  /** Of the two it is this node that pings next. */
+  #hasTurn(peer: Peer): boolean {
+    const { pingedMs, pingedUsMs } = peer;
+    if (Math.abs(pingedMs - pingedUsMs) < CROSSED_MS) return this.#self < peer.member.nodeId;
+    return pingedUsMs > pingedMs || peer.heardMs - pingedUsMs >= TURN_LOST_MS;
   }
 
   /** Peers hear of a load, and of its end, more often than of none. */

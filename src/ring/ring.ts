@@ -201,7 +201,14 @@ export class Ring {
       this.#parts.detector.heard(from.nodeId, nowMs);
     }
     this.#parts.reception.receive(from, message);
+    if (message.kind === "ping") this.#pinged(from.nodeId, nowMs);
     return this.#taken();
+  }
+
+  #pinged(by: NodeId, nowMs: number): void {
+    const { detector, stabilisation } = this.#parts;
+    detector.pingedUs(by, nowMs);
+    if (this.#isMember && detector.pingAlso(nowMs)) stabilisation.tick(nowMs);
   }
 
   /** A sign of life on another way. */

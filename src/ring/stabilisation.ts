@@ -20,6 +20,8 @@ const STABILISE_MS_MIN = 50;
 const STABILISE_MS_MAX = 2000;
 /** A round that is due so soon goes with the ping to the first successor: its question needs no frame of its own. */
 const TOGETHER_MS = 75;
+/** The same of one that nothing but its age makes due: the next ping that could take it along is two turns away. */
+const TOGETHER_MS_OLD = 800;
 /** Rounds started within `STABILISE_MS`. */
 const ROUNDS_MAX = 4;
 
@@ -143,9 +145,7 @@ export class Stabilisation {
   }
 
   tick(nowMs: number): void {
-    if (nowMs < this.#dueMs - TOGETHER_MS) return;
-    const isEarlyEnough = this.#isRegular && this.#routes.isPinged(this.successors.first);
-    if (nowMs < this.#dueMs && !isEarlyEnough) return;
+    if (nowMs < this.#dueMs && !this.#isEarlyEnough(nowMs)) return;
     this.#dueMs = nowMs + STABILISE_MS;
     this.#isRegular = true;
     if (this.#isRunning) return;
@@ -240,6 +240,13 @@ export class Stabilisation {
   renew(member: Member): void {
     this.successors.renew(member);
     if (this.#predecessor?.nodeId === member.nodeId) this.#predecessor = member;
+  }
+
+  #isEarlyEnough(nowMs: number): boolean {
+    if (!this.#isRegular) return false;
+    const isOld = this.#known !== undefined && nowMs >= this.#known.ms + STABILISE_MS_MAX - TOGETHER_MS_OLD;
+    if (!isOld && nowMs < this.#dueMs - TOGETHER_MS) return false;
+    return this.#routes.isPinged(this.successors.first);
   }
 
   #isNearer(candidate: Member): boolean {

@@ -1,15 +1,20 @@
 import assert from "node:assert/strict";
 import { test } from "tap";
 import type { NodeId } from "../../src/ring/identifier.ts";
+import type { RingEffect } from "../../src/ring/ring-effect.ts";
 import { RingSimulator } from "../simulation/ring-simulator.ts";
 
 const seed = Number(process.env.SEED ?? 1);
 const at = (digits: string) => digits.padEnd(40, "0") as NodeId;
 
 /** A settled ring of `count` nodes that all share replica groups. */
-function settled(count: number, options: { seed?: number; isRefusing?: boolean } = {}): RingSimulator {
+function settled(
+  count: number,
+  options: { seed?: number; isRefusing?: boolean; isResting?: boolean } = {},
+): RingSimulator {
   const simulator = new RingSimulator({
     seed: options.seed ?? seed,
+    isResting: options.isResting ?? false,
     network: { isRefusing: options.isRefusing ?? false },
   });
   const first = simulator.bootstrap(at("1"));
@@ -174,14 +179,49 @@ test("what changed in a digest is told to all watched at the next tick, and four
   assert.equal(pings(simulator.nowMs + 275), 4);
 });
 
-test("an idle ring of five sends at most 14 messages per node and second, and asks for known neighbours every 2 s only", async () => {
-  const simulator = settled(5);
+test("an idle ring of five sends at most 13 messages per node and second, and asks for known neighbours every 1.5 to 2 s only", async () => {
+  const simulator = settled(5, { isResting: true });
   simulator.traffic.clear();
   simulator.run(10_000);
   const perNode = simulator.traffic.messages / 5 / 10;
-  assert.ok(perNode >= 10 && perNode <= 14, `${perNode}`);
+  assert.ok(perNode >= 10 && perNode <= 13, `${perNode}`);
   const questions = simulator.traffic.byKind().find(({ kind }) => kind === "neighbours");
-  assert.equal(questions?.messages, 25);
+  assert.ok(questions !== undefined && questions.messages >= 25 && questions.messages <= 35);
+});
+
+test("at rest two ping in turn, and what a node has to do it does when it is pinged: all of a ring in the same moments", async () => {
+  const simulator = settled(5, { isResting: true });
+  simulator.run(2000);
+  const pings: { ms: number; pair: string; by: NodeId }[] = [];
+  for (const { ring } of simulator.up) {
+    for (const call of ["tick", "step"] as const) {
+      const original = ring[call].bind(ring) as (...input: unknown[]) => RingEffect[];
+      Object.assign(ring, {
+        [call]: (...input: unknown[]) => {
+          const effects = original(...input);
+          for (const effect of effects) {
+            if (effect.kind !== "send" || effect.message.kind !== "ping") continue;
+            const { nodeId } = ring.self;
+            const pair = [nodeId, effect.to.nodeId].sort().join();
+            pings.push({ ms: simulator.nowMs, pair, by: nodeId });
+          }
+          return effects;
+        },
+      });
+    }
+  }
+  simulator.run(20_000);
+
+  const waves: number[] = [];
+  for (const { ms } of pings) if (ms - (waves.at(-1) ?? 0) > 50) waves.push(ms);
+  assert.ok(waves.length >= 50 && waves.length <= 56, `${waves.length} waves in 20 s`);
+  const byPair = Map.groupBy(pings, ({ pair }) => pair);
+  assert.equal(byPair.size, 10);
+  for (const [pair, exchanges] of byPair) {
+    assert.ok(exchanges.length <= waves.length + 1, `${exchanges.length} for ${pair}`);
+    const again = exchanges.filter(({ by }, i) => exchanges[i - 1]?.by === by).length;
+    assert.ok(again <= 1, `${again} of ${exchanges.length} out of turn`);
+  }
 });
 
 test("replica peers are watched wherever they stand, and a verdict lapses 2 s after nobody watches any more", async () => {

@@ -160,7 +160,7 @@ test("up to L + 2 nodes, each knows from its own lists who follows any point", a
     assert.equal(ring.sizeEstimate(), 5);
   }
   simulator.crash(at("4"));
-  simulator.run(1300);
+  simulator.run(1400);
   assert.deepEqual(
     simulator
       .node(at("1"))
