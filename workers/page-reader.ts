@@ -10,6 +10,7 @@ import { extract } from "../src/extraction/extract.ts";
 import {
   allElements,
   documentBase,
+  findCanonical,
   findLinks,
   isPageNofollow,
   type PageLink,
@@ -21,7 +22,7 @@ import { pageText, visitText } from "../src/extraction/text.ts";
 import { decodeText } from "../src/fetcher/charset.ts";
 import type { Fetcher, FetchOutcome, FetchRequest } from "../src/fetcher/fetcher.ts";
 import { canonicalUrl } from "../src/frontier/canonical-url.ts";
-import { compileScope } from "../src/job/scope.ts";
+import { compileScope, isSameSite } from "../src/job/scope.ts";
 import type { ScrapingEnd } from "../src/pool/scraping-message.ts";
 import type { FoundLink, LinkPolicy, PageReport, Report, ScrapeTask } from "../src/pool/task.ts";
 import { productToken } from "../src/robots/robots-file.ts";
@@ -37,7 +38,7 @@ const COMPILED_MAX = 16;
 type Answer = Extract<FetchOutcome, { kind: "answer" }>;
 type PageParts = Pick<
   PageReport,
-  "simhash" | "data" | "fieldErrors" | "found" | "metadata" | "text" | "links" | "html"
+  "canonical" | "simhash" | "data" | "fieldErrors" | "found" | "metadata" | "text" | "links" | "html"
 >;
 
 export class PageReader {
@@ -115,6 +116,7 @@ export class PageReader {
     visitText(root, fingerprint);
     return {
       simhash: fingerprint.result(),
+      canonical: this.#canonical(task, findCanonical(elements, baseUrl, answer.linkHeader)),
       data,
       fieldErrors: [
         ...errors,
@@ -129,6 +131,16 @@ export class PageReader {
       ...(wants("links") && { links: listed(links) }),
       ...(source !== undefined && { html: source }),
     };
+  }
+
+  /** What the page is a form of, if that is another page which may take its place: in scope, and of the same site. */
+  #canonical(task: ScrapeTask, href: string | undefined): FoundLink | null {
+    const policy = task.links;
+    if (href === undefined || policy === null || !policy.canonicalLinks) return null;
+    const canonical = canonicalUrl(href, undefined, policy);
+    if (canonical === undefined || canonical.key === task.key) return null;
+    const isIn = this.#scopes.get(policy)(canonical.url, canonical.host);
+    return isIn && isSameSite(new URL(task.url).hostname, canonical.host) ? canonical : null;
   }
 
   /** Canonical, in scope, each once, without the page itself. */
@@ -186,6 +198,7 @@ function readOther(task: ScrapeTask, contentType: string | undefined, text: stri
   fingerprint.text(text);
   return {
     simhash: fingerprint.result(),
+    canonical: null,
     data: Object.fromEntries(fields.map((field) => [field, null])),
     fieldErrors: fields.length === 0 ? [] : [{ field: "(page)", message: `is ${type}: rules need HTML` }],
     found: [],

@@ -96,6 +96,33 @@ export function isPageNofollow(
   );
 }
 
+/**
+ * The URL that the page says it is a form of: `<link rel="canonical">`, or a Link header (RFC 8288, 6596).
+ * Undefined: it says none, or several.
+ *
+ * @returns absolute, http or https.
+ */
+export function findCanonical(
+  elements: readonly Element[],
+  baseUrl: string,
+  linkHeader: string | undefined,
+): string | undefined {
+  const found = new Set<string>();
+  const add = (href: string) => {
+    const url = URL.parse(href.trim(), baseUrl);
+    if (url !== null && /^https?:$/.test(url.protocol)) found.add(url.href);
+  };
+  for (const { name, attribs } of elements) {
+    if (name !== "link" || attribs.href === undefined || attribs.href.length > URL_LENGTH_MAX) continue;
+    if (/(?:^|\s)canonical(?:\s|$)/i.test(attribs.rel ?? "")) add(attribs.href);
+  }
+  for (const [, href, parameters] of (linkHeader ?? "").matchAll(/<([^<>]{1,8192})>((?:\s*;[^,<]*)*)/g)) {
+    if (/;\s*rel\s*=\s*"?(?:[^";]*\s)?canonical(?:[\s";]|$)/i.test(parameters!)) add(href!);
+  }
+  const [only, ...others] = found;
+  return others.length === 0 ? only : undefined;
+}
+
 function saysNofollow(directives: string): boolean {
   return directives
     .toLowerCase()

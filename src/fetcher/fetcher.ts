@@ -43,6 +43,7 @@ export type FetchOutcome =
       readonly status: number;
       readonly contentType: string | undefined;
       readonly robotsHeader: string | undefined;
+      readonly linkHeader: string | undefined;
       /** Inflated. */
       readonly body: Buffer;
       readonly latencyMs: number;
@@ -190,6 +191,7 @@ export class Fetcher {
         status,
         contentType,
         robotsHeader: joined(response.headers["x-robots-tag"]),
+        linkHeader: joined(response.headers.link),
         body,
         latencyMs,
       };

@@ -81,7 +81,7 @@ export class Admissions {
     const depth = share.known.depthOf(offered.key);
     const isFound = admission.found.has(offered.key);
     if (depth === undefined) return !share.known.isComplete && !isFound;
-    if (depth === SETTLED || depth <= offered.depth) return false;
+    if (depth === SETTLED || (depth <= offered.depth && !offered.named)) return false;
     if (this.#state.pageInMemory(share, offered) !== undefined) return false;
     return !isFound || share.touched.has(offered.key) || admission.found.get(offered.key) === null;
   }
@@ -91,7 +91,9 @@ export class Admissions {
     const depth = share.known.depthOf(offered.key);
     if (depth === undefined) {
       const queue = this.#state.queueOf(share, offered.host);
-      if (!offered.seed && this.#isRefused(share, queue, offered, turn)) return;
+      // What takes the place of another page adds nothing to a host.
+      const isExtra = !offered.seed && !offered.named && offered.hops === 0;
+      if (isExtra && this.#isRefused(share, queue, offered, turn)) return;
       if (offered.trail > 0) admission.grown++;
       const page = newPage(offered, ++share.counts.seq);
       share.counts.discovered++;
@@ -106,11 +108,14 @@ export class Admissions {
       queue.push(page, Number.NEGATIVE_INFINITY, turn.hasMemory);
       return;
     }
-    if (depth === SETTLED || depth <= offered.depth) return;
+    if (depth === SETTLED || (depth <= offered.depth && !offered.named)) return;
     const page = this.#state.pageInMemory(share, offered) ?? admission.found.get(offered.key);
     if (page === undefined || page === null || page.status !== "pending") return;
-    page.depth = offered.depth;
-    page.parent = offered.parent;
+    if (offered.named) page.named = true;
+    if (offered.depth < page.depth) {
+      page.depth = offered.depth;
+      page.parent = offered.parent;
+    }
     share.known.set(page.key, page.depth);
     share.touch(page.key);
     draft.page(share.jobId, offered.host, page);

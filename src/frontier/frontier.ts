@@ -30,14 +30,14 @@ import {
 import { HandOut } from "./hand-out.ts";
 import { HostQueue } from "./host-queue.ts";
 import { CONFIRMATION_MS, JobShare, type JobView } from "./job-share.ts";
-import { type ContentChunk, ContentWindow, type Repetition } from "./known-contents.ts";
+import { type ContentChunk, ContentWindow } from "./known-contents.ts";
 import { SETTLED } from "./known-pages.ts";
 import { type OfferedPage, originOf, type Page, type Size } from "./page.ts";
 import type { PaceRecord } from "./politeness.ts";
 import type { RobotsRecord } from "./robots-access.ts";
 import { type Item, Settlement } from "./settlement.ts";
 import { type TrapRecord, TrapScores } from "./trap.ts";
-import type { Outcome } from "./verdict.ts";
+import { AS_IT_IS, canonicalOf, type Judgement, type Outcome } from "./verdict.ts";
 
 const WAITING_SHOWN_MS = 1_000;
 
@@ -174,22 +174,23 @@ export class Frontier {
     return this.#flights.heardReport(ref, agoMs, outcome, nowMs);
   }
 
-  /** The depth of a page under way, as it stands; undefined: it is not. */
-  depthOf(
-    ref: HandoutRef,
-  ): { depth: number; hops: number; seed: boolean; trail: number; url: string } | undefined {
-    const page = this.#state.flightOf(ref)?.page;
-    return page && { depth: page.depth, hops: page.hops, seed: page.seed, trail: page.trail, url: page.url };
+  /** A page under way, as it stands; undefined: it is not. */
+  pageOf(ref: HandoutRef): Readonly<Page> | undefined {
+    return this.#state.flightOf(ref)?.page;
   }
 
   /**
-   * What the page repeats of what its host has said. "unread": that must be restored first
+   * Whether the page makes room for another, or repeats what its host has said. "unread": that must be restored first
    * (`restoreContents`).
    */
-  judge(ref: HandoutRef, outcome: Outcome): Repetition | "unread" {
-    if (outcome.kind !== "page" || this.#state.flightOf(ref) === undefined) return {};
+  judge(ref: HandoutRef, outcome: Outcome): Judgement | "unread" {
+    const page = this.pageOf(ref);
+    if (outcome.kind !== "page" || page === undefined) return AS_IT_IS;
+    const canonical = canonicalOf(outcome, page);
+    if (canonical !== null) return { canonical, repetition: {} };
     const window = this.#state.contents.windowOf(ref.jobId, ref.host);
-    return window === undefined ? "unread" : window.judge(ref.key, outcome.sha256, outcome.simhash);
+    if (window === undefined) return "unread";
+    return { canonical, repetition: window.judge(ref.key, outcome.sha256, outcome.simhash) };
   }
 
   /** A report whose foreign links are accepted: settle it with its own ones. Answered with `id`, after commit. */
@@ -198,10 +199,10 @@ export class Frontier {
     ref: HandoutRef,
     outcome: Outcome,
     own: readonly OfferedPage[],
-    repetition: Repetition = {},
+    judgement: Judgement = AS_IT_IS,
   ): void {
     const admission = admissionOf(own);
-    this.#items.push({ kind: "report", id, ref, jobId: ref.jobId, outcome, repetition, admission });
+    this.#items.push({ kind: "report", id, ref, jobId: ref.jobId, outcome, judgement, admission });
   }
 
   /** The report can't be taken further now: it will come again. */

@@ -20,6 +20,8 @@ export const offeredPageSchema = z.object({
   seed: z.boolean(),
   /** How many pages of its pattern led here, each found on the one before and repeating others. */
   trail: count.default(0),
+  /** A page says that this is its canonical form. */
+  named: z.boolean().default(false),
 });
 export type OfferedPage = z.output<typeof offeredPageSchema>;
 
@@ -55,6 +57,7 @@ export const pageSchema = z.object({
   hops: count,
   seed: z.boolean(),
   trail: count.default(0),
+  named: z.boolean().default(false),
   reason: z.string().nullable(),
   /** The number of its result. */
   result: z.int().positive().nullable(),
@@ -81,6 +84,7 @@ export function newPage(offered: OfferedPage, seq: number): Page {
     hops: offered.hops,
     seed: offered.seed,
     trail: offered.trail,
+    named: offered.named,
     reason: null,
     result: null,
   };

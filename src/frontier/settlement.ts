@@ -21,7 +21,7 @@ import { isRepetition, type Repetition } from "./known-contents.ts";
 import { SETTLED } from "./known-pages.ts";
 import type { Page } from "./page.ts";
 import { urlPattern } from "./trap.ts";
-import { type Outcome, type Verdict, verdictOf } from "./verdict.ts";
+import { type Judgement, type Outcome, type Verdict, verdictOf } from "./verdict.ts";
 
 /** What waits for a batch. */
 export type Item =
@@ -32,7 +32,7 @@ export type Item =
       readonly ref: HandoutRef;
       readonly jobId: string;
       readonly outcome: Outcome;
-      readonly repetition: Repetition;
+      readonly judgement: Judgement;
       readonly admission: Admission;
     }
   | { readonly kind: "lost"; readonly ref: HandoutRef; readonly jobId: string; readonly wasStarted: boolean }
@@ -95,6 +95,11 @@ export class Settlement {
       this.#dueAgain(share, flight, 0, turn);
       return answered(item.id, turn);
     }
+    if (item.judgement.canonical !== null && page.named) {
+      // Another page has named it meanwhile: it stays, so its own links count.
+      this.#dueAgain(share, flight, 0, turn);
+      return answered(item.id, turn);
+    }
     const verdict = verdictOf(
       item.outcome,
       page,
@@ -103,9 +108,9 @@ export class Settlement {
     );
     if (verdict.kind === "done") {
       const grown = item.admission.grown > 0;
-      this.#score(share, flight.queue.size.host, page, item.repetition, grown, turn);
+      this.#score(share, flight.queue.size.host, page, item.judgement.repetition, grown, turn);
     }
-    this.#conclude(share, flight, verdict, item.outcome, turn, item.repetition);
+    this.#conclude(share, flight, verdict, item.outcome, turn, item.judgement.repetition);
     return answered(item.id, turn);
   }
 
@@ -167,8 +172,8 @@ export class Settlement {
         this.end(share, queue, page, "done", null, turn);
         return;
       }
-      case "redirected":
-        this.end(share, queue, page, "skipped", "redirect", turn);
+      case "skipped":
+        this.end(share, queue, page, "skipped", verdict.reason, turn);
         return;
       case "failed":
         this.fail(share, queue, page, verdict.reason, verdict.status, turn);

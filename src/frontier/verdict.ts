@@ -3,6 +3,7 @@
  * A table of HTTP statuses (RFC 9110, 6585, 8470) and a few rules around it.
  */
 import { z } from "zod";
+import type { Repetition } from "./known-contents.ts";
 import { contentSchema, type Page } from "./page.ts";
 
 const foundLinkSchema = z.object({
@@ -27,6 +28,8 @@ export const outcomeSchema = z.discriminatedUnion("kind", [
     content: contentSchema,
     /** In scope, canonical, each once. Null: they were not asked for. */
     found: z.array(foundLinkSchema).nullable(),
+    /** Another page of the job's scope that this one says it is a form of. */
+    canonical: foundLinkSchema.nullable(),
   }),
   z.object({ kind: z.literal("redirect"), status: z.int(), target: foundLinkSchema }),
   z.object({
@@ -45,8 +48,8 @@ export type Outcome = z.output<typeof outcomeSchema>;
 
 export type Verdict =
   | { readonly kind: "done" }
-  /** The page is over; its target is a page of its own. */
-  | { readonly kind: "redirected" }
+  /** The page is over without a result: what it leads to are pages of their own. */
+  | { readonly kind: "skipped"; readonly reason: "redirect" | "canonical" }
   | {
       readonly kind: "again";
       readonly afterMs: number;
@@ -78,6 +81,24 @@ export function isPassing(status: number): boolean {
   return status >= 500 || PASSING.has(status);
 }
 
+/**
+ * The page that takes this one's place. A page that another one names so gives a result
+ * itself, whatever it names: of those that name each other in a circle, at least one stays.
+ */
+export function canonicalOf(outcome: Outcome, page: Pick<Page, "key" | "named">): FoundPage | null {
+  if (outcome.kind !== "page" || page.named) return null;
+  return outcome.canonical === null || outcome.canonical.key === page.key ? null : outcome.canonical;
+}
+
+/** What a page is to the rest of its site, as it was when its links were placed. */
+export interface Judgement {
+  /** What takes its place. */
+  readonly canonical: FoundPage | null;
+  readonly repetition: Repetition;
+}
+
+export const AS_IT_IS: Judgement = { canonical: null, repetition: {} };
+
 /** Exponential, with half of it left to chance, so that pages that failed together don't come back together. */
 export function retryDelayMs(attempts: number, random: number): number {
   const full = Math.min(RETRY_MS_MAX, RETRY_MS_MIN * 2 ** Math.min(attempts, 16));
@@ -90,7 +111,7 @@ export function retryDelayMs(attempts: number, random: number): number {
  */
 export function verdictOf(
   outcome: Outcome,
-  page: Pick<Page, "key" | "attempts" | "deaths" | "hops">,
+  page: Pick<Page, "key" | "attempts" | "deaths" | "hops" | "named">,
   limits: RetryLimits,
   random: number,
 ): Verdict {
@@ -107,7 +128,9 @@ export function verdictOf(
 
   switch (outcome.kind) {
     case "page":
-      return { kind: "done" };
+      return canonicalOf(outcome, page) === null
+        ? { kind: "done" }
+        : { kind: "skipped", reason: "canonical" };
     case "redirect":
       if (page.hops >= limits.maxRedirects) {
         return {
@@ -116,7 +139,7 @@ export function verdictOf(
           status: outcome.status,
         };
       }
-      if (outcome.target.key !== page.key) return { kind: "redirected" };
+      if (outcome.target.key !== page.key) return { kind: "skipped", reason: "redirect" };
       return { kind: "again", afterMs: 0, counts: false, hops: page.hops + 1, reason: "redirect to itself" };
     case "refused":
       if (!isPassing(outcome.status)) {

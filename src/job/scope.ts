@@ -9,6 +9,7 @@
 import { RE2JS } from "re2js";
 import { getDomain } from "tldts";
 import type { Scope } from "./job-spec.ts";
+import { repeatsItself } from "./path-repetition.ts";
 
 /** What `LinkPolicy` of a task carries of it. */
 export interface ScopePolicy {
@@ -37,7 +38,10 @@ export function isInScope(url: string, host: string, policy: ScopePolicy): boole
   return compileScope(policy)(url, host);
 }
 
-/** The test for one policy, for callers with many URLs. Patterns must have passed `scopeIssues`. */
+/**
+ * The test for one policy, for callers with many URLs. Patterns must have passed `scopeIssues`.
+ * A path that goes in circles is in no scope.
+ */
 export function compileScope(policy: ScopePolicy): UrlTest {
   const isHostIn = compileHosts(policy.hosts);
   const include = policy.include.map(compilePattern);
@@ -45,7 +49,8 @@ export function compileScope(policy: ScopePolicy): UrlTest {
   return (url, host) =>
     isHostIn(host) &&
     (include.length === 0 || include.some((matches) => matches(url))) &&
-    !exclude.some((matches) => matches(url));
+    !exclude.some((matches) => matches(url)) &&
+    !repeatsItself(url);
 }
 
 /**
@@ -100,6 +105,13 @@ export function scopeIssues(scope: Pick<Scope, "hosts" | "include" | "exclude">)
  */
 function registrableDomain(host: string): string | null {
   return getDomain(host, { allowPrivateDomains: true, extractHostname: false, validateHostname: false });
+}
+
+/** Whether both hosts belong to one owner, as far as names tell. */
+export function isSameSite(host: string, other: string): boolean {
+  if (host === other) return true;
+  const domain = registrableDomain(host);
+  return domain !== null && domain === registrableDomain(other);
 }
 
 function normaliseHost(text: string): string | undefined {

@@ -45,6 +45,7 @@ export const pageTaskSchema = z.object({
       sortQuery: z.boolean(),
       dropTracking: z.boolean(),
       mergeSlashes: z.boolean(),
+      canonicalLinks: z.boolean(),
     })
     .nullable(),
 });

@@ -9,9 +9,8 @@ import type { FrontierEffect, FrontierWants } from "../frontier/draft.ts";
 import { Frontier } from "../frontier/frontier.ts";
 import { flightId, type HandoutRef, type Runner } from "../frontier/frontier-state.ts";
 import type { JobView } from "../frontier/job-share.ts";
-import type { Repetition } from "../frontier/known-contents.ts";
 import type { OfferedPage } from "../frontier/page.ts";
-import type { Outcome } from "../frontier/verdict.ts";
+import type { Judgement, Outcome } from "../frontier/verdict.ts";
 import type { Counts } from "../job/counts.ts";
 import { pendingOf } from "../job/counts.ts";
 import type { JobStatus, Waiting } from "../job/job-spec.ts";
@@ -160,7 +159,7 @@ export class HostLeader implements Watcher {
 
   async report(ref: HandoutRef, agoMs: number, outcome: Outcome): Promise<CrawlReply> {
     if (this.#reports >= REPORTS_MAX) throw new BusyError(`partition ${this.partition}`, 100);
-    const isOpen = this.#frontier.depthOf(ref) !== undefined;
+    const isOpen = this.#frontier.pageOf(ref) !== undefined;
     const isNews = this.#frontier.heardReport(ref, agoMs, outcome, this.#ports.clock.now());
     this.#landed(ref);
     this.advance();
@@ -171,14 +170,14 @@ export class HostLeader implements Watcher {
     }
     this.#reports++;
     try {
-      const repetition = await this.#judged(ref, outcome);
-      const own = await this.#placement.place(ref, outcome, repetition);
+      const judgement = await this.#judged(ref, outcome);
+      const own = await this.#placement.place(ref, outcome, judgement);
       if (own === undefined) {
         this.#frontier.forget(ref.jobId);
         this.advance();
         return { kind: "refused" };
       }
-      return { kind: await this.#answerTo((id) => this.#frontier.settle(id, ref, outcome, own, repetition)) };
+      return { kind: await this.#answerTo((id) => this.#frontier.settle(id, ref, outcome, own, judgement)) };
     } catch (error) {
       this.#frontier.unheard(ref);
       throw error;
@@ -271,11 +270,11 @@ export class HostLeader implements Watcher {
     this.#ports.over(jobId);
   }
 
-  /** What the page repeats of its host, once that is known here. */
-  async #judged(ref: HandoutRef, outcome: Outcome): Promise<Repetition> {
+  /** What the page is to its host, once it is known here what that has said. */
+  async #judged(ref: HandoutRef, outcome: Outcome): Promise<Judgement> {
     while (true) {
-      const repetition = this.#frontier.judge(ref, outcome);
-      if (repetition !== "unread") return repetition;
+      const judgement = this.#frontier.judge(ref, outcome);
+      if (judgement !== "unread") return judgement;
       const { jobId, host } = ref;
       const id = `${jobId}/${host}`;
       let reading = this.#contentsRead.get(id);

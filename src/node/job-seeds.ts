@@ -66,6 +66,7 @@ export function seedPages(
       hops: 0,
       seed: true,
       trail: 0,
+      named: false,
     };
     const partition = layout.hostPartition(canonical.host);
     const pages = byPartition.get(partition);

@@ -8,10 +8,10 @@ import { BusyError, NotLeaderError } from "../errors.ts";
 import type { Frontier } from "../frontier/frontier.ts";
 import type { HandoutRef } from "../frontier/frontier-state.ts";
 import type { JobView } from "../frontier/job-share.ts";
-import { isRepetition, type Repetition } from "../frontier/known-contents.ts";
+import { isRepetition } from "../frontier/known-contents.ts";
 import type { OfferedPage } from "../frontier/page.ts";
 import { urlPattern } from "../frontier/trap.ts";
-import type { FoundPage, Outcome } from "../frontier/verdict.ts";
+import type { FoundPage, Judgement, Outcome } from "../frontier/verdict.ts";
 import { type Clock, pause } from "./clock.ts";
 import type { KeyLayout } from "./key-layout.ts";
 import type { OfferAnswer } from "./offer-outbox.ts";
@@ -33,10 +33,10 @@ const VIEW_RETRY_MS = 50;
 
 export class LinkPlacement {
   readonly #partition: number;
-  readonly #frontier: Pick<Frontier, "depthOf" | "viewOf">;
+  readonly #frontier: Pick<Frontier, "pageOf" | "viewOf">;
   readonly #ports: LinkPlacementPorts;
 
-  constructor(partition: number, frontier: Pick<Frontier, "depthOf" | "viewOf">, ports: LinkPlacementPorts) {
+  constructor(partition: number, frontier: Pick<Frontier, "pageOf" | "viewOf">, ports: LinkPlacementPorts) {
     this.#partition = partition;
     this.#frontier = frontier;
     this.#ports = ports;
@@ -46,12 +46,11 @@ export class LinkPlacement {
    * Gives links of other partitions to their owners; returns those of this one.
    * Undefined: the job is over.
    *
-   * @param repetition what the page repeats.
    * @throws {BusyError} it is not known yet where links may lead.
    * @throws {NotLeaderError} the partition is not led here any more.
    */
-  async place(ref: HandoutRef, outcome: Outcome, repetition: Repetition): Promise<OfferedPage[] | undefined> {
-    const page = this.#frontier.depthOf(ref);
+  async place(ref: HandoutRef, outcome: Outcome, judgement: Judgement): Promise<OfferedPage[] | undefined> {
+    const page = this.#frontier.pageOf(ref);
     const view = this.#frontier.viewOf(ref.jobId);
     if (page === undefined) return [];
     // A leader that has just taken over does not know yet where links may lead.
@@ -62,7 +61,10 @@ export class LinkPlacement {
     let [hops, seed] = [0, false];
     // Of a page with nothing new: what it leads to by the same rule continues a trail.
     let pattern: string | undefined;
-    if (outcome.kind === "page") {
+    const { canonical, repetition } = judgement;
+    if (canonical !== null) {
+      links = [canonical];
+    } else if (outcome.kind === "page") {
       depth++;
       if (depth <= spec.scope.maxDepth) links = outcome.found ?? [];
       if (isRepetition(repetition)) {
@@ -90,6 +92,7 @@ export class LinkPlacement {
         hops,
         seed,
         trail: pattern !== undefined && host === ref.host && pattern === urlPattern(url) ? page.trail + 1 : 0,
+        named: canonical !== null,
       });
     }
     if (foreign.length > 0 && (await this.#ports.offer(ref.jobId, foreign)) === "refused") return undefined;

@@ -55,7 +55,9 @@ export class OfferOutbox {
   offer(jobId: string, pages: readonly OfferedPage[]): Promise<OfferAnswer> {
     return new Promise((resolve) => {
       const accepted = this.#accepted.get(jobId);
-      const open = pages.filter((page) => (accepted?.get(page.key) ?? Number.POSITIVE_INFINITY) > page.depth);
+      const open = pages.filter(
+        (page) => page.named || (accepted?.get(page.key) ?? Number.POSITIVE_INFINITY) > page.depth,
+      );
       if (open.length === 0) return resolve("accepted");
       const waiter: Waiter = { left: open.length, resolve };
       for (const page of open) this.#add(jobId, page, waiter);
@@ -80,7 +82,7 @@ export class OfferOutbox {
       this.#lines.set(id, line);
     }
     const same = line.byKey.get(page.key);
-    if (same !== undefined && same.page.depth <= page.depth) {
+    if (same !== undefined && same.page.depth <= page.depth && (same.page.named || !page.named)) {
       same.waiters.push(waiter);
     } else {
       const entry = { page, waiters: [waiter] };

@@ -24,6 +24,7 @@ export function pageTaskOf(view: JobView, url: string, depth: number): PageTask 
       sortQuery: scope.sortQuery,
       dropTracking: scope.dropTracking,
       mergeSlashes: scope.mergeSlashes,
+      canonicalLinks: scope.canonicalLinks,
     },
   };
 }

@@ -241,6 +241,7 @@ export class Runner {
       content,
       simhash: report.simhash,
       found: message.task.links?.follow === true ? [...report.found] : null,
+      canonical: report.canonical,
     };
   }
 

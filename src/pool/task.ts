@@ -38,6 +38,8 @@ export interface LinkPolicy {
   readonly sortQuery: boolean;
   readonly dropTracking: boolean;
   readonly mergeSlashes: boolean;
+  /** Whether it is asked which URL the page names as its canonical form. */
+  readonly canonicalLinks: boolean;
 }
 
 export interface RobotsTask {
@@ -97,6 +99,8 @@ export interface PageReport {
   readonly links?: readonly { url: string; text: string; rel: string }[];
   readonly html?: string;
   readonly found: readonly FoundLink[];
+  /** Another URL in scope and of the same site that the page says it is a form of. */
+  readonly canonical: FoundLink | null;
   /** zstd, when `keepBody`. */
   readonly body?: Uint8Array;
 }

@@ -35,6 +35,7 @@ function offered(path: string, more: Partial<OfferedPage> = {}): OfferedPage {
     hops: 0,
     seed: false,
     trail: 0,
+    named: false,
     ...more,
   };
 }
@@ -49,6 +50,7 @@ const page: Outcome = {
   bytes: 10,
   sha256: "",
   simhash: null,
+  canonical: null,
   content: { kind: "bytes", bytes: new Uint8Array(1) },
   found: [],
 };
@@ -325,7 +327,7 @@ test("a robots.txt that stays unavailable fails the pages in the end", (t) => {
 });
 
 test("verdicts", (t) => {
-  const fresh = { key: "k", attempts: 0, deaths: 0, hops: 0 };
+  const fresh = { key: "k", attempts: 0, deaths: 0, hops: 0, named: false };
   const limits = { retries: 2, maxRedirects: 3 };
   const refused = (status: number, retryAfterMs: number | null = null): Outcome => ({
     kind: "refused",
@@ -349,7 +351,7 @@ test("verdicts", (t) => {
     [refused(503, 5_000), { ...fresh, attempts: 2 }, { kind: "again", counts: false }],
     [{ kind: "broken", reason: "reset", retryable: true }, fresh, { kind: "again", counts: true }],
     [{ kind: "broken", reason: "blocked", retryable: false }, fresh, { kind: "failed", status: null }],
-    [to("other"), fresh, { kind: "redirected" }],
+    [to("other"), fresh, { kind: "skipped", reason: "redirect" }],
     [to("k"), fresh, { kind: "again", counts: false, hops: 1 }],
     [to("other"), { ...fresh, hops: 3 }, { kind: "failed", status: 301 }],
     [{ kind: "died", alone: false }, fresh, { kind: "again", counts: false }],

@@ -28,6 +28,7 @@ export const onSite: LinkPolicy = {
   sortQuery: false,
   dropTracking: false,
   mergeSlashes: false,
+  canonicalLinks: false,
 };
 
 export async function openSite(answers: Answers): Promise<PageSite> {

@@ -98,6 +98,7 @@ test("a page's report says all that was asked for, and only that", async (t) => 
     bytes: Buffer.byteLength(catalogue),
     sha256: createHash("sha256").update(catalogue).digest("hex"),
     simhash: null,
+    canonical: null,
     data: { title: "All books", first: `${site.origin}/books/one?b=1&a=2`, bad: null },
     fieldErrors: [{ field: "bad", message: '"All books" has no number' }],
     metadata: { title: "Books", description: null, language: "en", canonical: null },

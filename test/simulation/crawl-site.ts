@@ -23,6 +23,7 @@ export interface SitePage {
   /** Pages with the same body are duplicates; default: each its own. */
   readonly body?: string;
   readonly simhash?: string;
+  readonly canonical?: string;
 }
 
 export interface SiteRequest {
@@ -42,6 +43,8 @@ export class CrawlSite {
   lastEndMs = 0;
   readonly #seen = new Map<string, number>();
   latencyMs: () => number = () => 5;
+  /** Pages that nobody could list: what a site makes of a URL that `pages` does not have. */
+  made: (url: string) => SitePage | undefined = () => undefined;
 
   page(url: string, page: SitePage = {}): void {
     this.pages.set(url, page);
@@ -62,7 +65,7 @@ export class CrawlSite {
         report: { kind: "robots", status, text, retryAfterMs: null, latencyMs: 1 },
       };
     }
-    const page = this.pages.get(url);
+    const page = this.pages.get(url) ?? this.made(url);
     const seen = (this.#seen.get(url) ?? 0) + 1;
     this.#seen.set(url, seen);
     if (page === undefined) {
@@ -116,6 +119,10 @@ export class CrawlSite {
         fieldErrors: [],
         ...(page.text === undefined ? {} : { text: page.text }),
         found,
+        canonical:
+          task.links?.canonicalLinks === true && page.canonical !== undefined
+            ? (canonicalUrl(page.canonical, url, task.links) ?? null)
+            : null,
       },
     };
   }
