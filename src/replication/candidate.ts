@@ -21,8 +21,8 @@ export type CandidateStep =
   | { readonly kind: "giveUp"; readonly reason: string }
   /** The best state is another's: become identical to it, from any of `sources`. */
   | { readonly kind: "pull"; readonly claim: Claim; readonly sources: readonly ReplicaId[] }
-  /** The best state is the own one: it becomes the base. */
-  | { readonly kind: "base" };
+  /** The best state is the own one: it becomes the base. `level`: who promised in the same state. */
+  | { readonly kind: "base"; readonly level: readonly ReplicaId[] };
 
 const ANSWER_MS = 100;
 /** A round trip between busy servers, with a sync on the way. Who stands is heard meanwhile, so that nobody else tries. */
@@ -69,6 +69,11 @@ export class Candidate {
 
   get nextTickMs(): number {
     return this.#deadlineMs;
+  }
+
+  /** Whether a leader asked it to take over. */
+  get isAsked(): boolean {
+    return this.#handOver !== null;
   }
 
   /** Whether it has promised itself and asked for promises: then it stands. */
@@ -184,13 +189,13 @@ export class Candidate {
     const promisedMembers = members.filter((id) => this.#promises.has(id));
     if (promisedMembers.length < majorityOf(members.length)) return { kind: "wait" };
     if (!members.includes(this.#state.replicaId)) return { kind: "giveUp", reason: "not a member any more" };
-    if (compareClaims(best.claim, own.claim) === 0) return { kind: "base" };
+    const level = [...this.#promises]
+      .filter(([id, p]) => id !== this.#state.replicaId && compareClaims(p.claim, best.claim) === 0)
+      .map(([id]) => id);
+    if (compareClaims(best.claim, own.claim) === 0) return { kind: "base", level };
     this.#phase = "pull";
     this.#deadlineMs = nowMs + PULL_MS;
-    const sources = [...this.#promises]
-      .filter(([, p]) => compareClaims(p.claim, best.claim) === 0)
-      .map(([id]) => id);
-    return { kind: "pull", claim: best.claim, sources };
+    return { kind: "pull", claim: best.claim, sources: level };
   }
 
   #others(config: Config): ReplicaId[] {

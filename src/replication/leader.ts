@@ -47,6 +47,8 @@ export class Leader {
   readonly #progress = new Map<ReplicaId, Progress>();
   readonly #window: BatchWindow;
   #phase: Phase = "synchronising";
+  /** Whether a majority is soon level, as far as can be known: changes are begun before it is. */
+  readonly #isExpected: boolean;
   #isOver = false;
   #unanswered: Unanswered | undefined;
   #committed = -1;
@@ -67,6 +69,15 @@ export class Leader {
   #comparison: RootComparison | undefined;
   readonly #membership: Membership;
   #tickedMs: number;
+  // Each answer is counted by these: made once, and without garbage.
+  readonly #values: number[] = [];
+  readonly #matchOf = (id: ReplicaId): number => {
+    if (id !== this.#state.replicaId) return this.#progress.get(id)?.match ?? -1;
+    const { claim } = this.#state.durable;
+    return isSameBallot(claim.accepted, this.ballot) ? claim.seq : -1;
+  };
+  readonly #roundOf = (id: ReplicaId): number =>
+    id === this.#state.replicaId ? this.#round : (this.#progress.get(id)?.confirmedRound ?? 0);
 
   constructor(options: {
     state: ReplicaState;
@@ -75,9 +86,12 @@ export class Leader {
     settings: ReplicaSettings;
     effects: ReplicaEffect[];
     nextSnapshot: () => number;
+    /** Took over from a leader that asked for it, and these promised in the base state. */
+    expected: readonly ReplicaId[];
     nowMs: number;
   }) {
     this.ballot = options.ballot;
+    this.#isExpected = options.expected.length > 0;
     this.#state = options.state;
     this.#ports = options.ports;
     this.#settings = options.settings;
@@ -109,7 +123,9 @@ export class Leader {
     });
     for (const replicaId of this.#state.config.members) {
       if (replicaId !== this.#state.replicaId) {
-        this.#progress.set(replicaId, new Progress(replicaId, false, options.nowMs));
+        const isExpected = options.expected.includes(replicaId);
+        const { nowMs } = options;
+        this.#progress.set(replicaId, new Progress(replicaId, { isLearner: false, isExpected, nowMs }));
       }
     }
   }
@@ -141,6 +157,16 @@ export class Leader {
 
   get takesOperations(): boolean {
     return this.#phase === "serving" && !this.#isOver;
+  }
+
+  /** Whether batches are taken: answered once it serves, or lost with it. */
+  get takesBatches(): boolean {
+    return this.takesOperations || (this.#isExpected && !this.hasServed && !this.#isOver);
+  }
+
+  /** Whether something was done under its ballot: to be brought to an end, under whichever ballot. */
+  get hasBegun(): boolean {
+    return this.hasServed || (this.#unanswered?.handed.length ?? 0) > 0;
   }
 
   /** Whom it is to give its leadership to; before that it serves until nothing is under way. */
@@ -207,11 +233,17 @@ export class Leader {
     this.#operations.refuseBusy(asked);
   }
 
+  /** Whether `flush` has anything to do. */
+  get isFlushWanted(): boolean {
+    return !this.#isOver && (this.#operations.hasOpenBatch || this.#operations.isRoundWanted);
+  }
+
   /** At the end of a turn: hands over what has gathered, asks for the confirmations that are wanted. */
   flush(nowMs: number): void {
-    if (this.#isOver || this.#phase === "synchronising") return;
+    if (this.#isOver || (!this.hasServed && !this.#isExpected)) return;
     if (this.#operations.hasOpenBatch && this.#mayClose(nowMs)) this.#closeBatch(nowMs);
-    if (this.#operations.isRoundWanted && this.#confirmedRound === this.#round) this.#confirm(nowMs);
+    if (this.hasServed && this.#operations.isRoundWanted && this.#confirmedRound === this.#round)
+      this.#confirm(nowMs);
     this.advance(nowMs);
   }
 
@@ -270,7 +302,7 @@ export class Leader {
         // What was never sent can't be durable anywhere: a defect there must not commit anything here.
         if (body.seq > this.#state.seq || body.round > this.#round) return;
         // Newly level: what came after the state that it took over is still to be sent.
-        if (!progress.isLevel) progress.sent = body.seq;
+        if (!progress.isLevel && !progress.isExpected) progress.sent = body.seq;
         progress.match = Math.max(progress.match, body.seq);
         progress.sent = Math.max(progress.sent, progress.match);
         progress.confirmedRound = Math.max(progress.confirmedRound, body.round);
@@ -287,6 +319,7 @@ export class Leader {
           if (progress.mayResend(body.claim.seq, nowMs)) this.#resend(progress, body.claim.seq, nowMs);
         } else {
           progress.match = -1;
+          progress.isExpected = false;
           this.#offer(progress, nowMs);
         }
         break;
@@ -303,22 +336,13 @@ export class Leader {
   /** After anything that may move the commit: durability here, answers from others. */
   advance(nowMs: number): void {
     if (this.#isOver) return;
-    const { claim } = this.#state.durable;
-    const own = isSameBallot(claim.accepted, this.ballot) ? claim.seq : -1;
-    const matchOf = (id: ReplicaId) =>
-      id === this.#state.replicaId ? own : (this.#progress.get(id)?.match ?? -1);
-    const reached = (config: Config) => reachedByMajority(config.members.map(matchOf));
-    let committed = reached(this.#state.config);
-    if (this.#configChange !== undefined && committed < this.#configChange.seq) {
-      committed = Math.min(reached(this.#configChange.before), this.#configChange.seq - 1);
+    let committed = this.#reached(this.#state.config, this.#matchOf);
+    let confirmed = this.#reached(this.#state.config, this.#roundOf);
+    if (this.#configChange !== undefined) {
+      const { seq, before } = this.#configChange;
+      if (committed < seq) committed = Math.min(this.#reached(before, this.#matchOf), seq - 1);
+      confirmed = Math.min(confirmed, this.#reached(before, this.#roundOf));
     }
-    const roundOf = (id: ReplicaId) =>
-      id === this.#state.replicaId ? this.#round : (this.#progress.get(id)?.confirmedRound ?? 0);
-    const confirmed = Math.min(
-      ...[this.#state.config, this.#configChange?.before]
-        .filter((config) => config !== undefined)
-        .map((config) => reachedByMajority(config.members.map(roundOf))),
-    );
 
     if (committed > this.#committed) {
       this.#committed = committed;
@@ -343,6 +367,14 @@ export class Leader {
       !this.#operations.isIdle || this.#committed < this.#state.seq || this.#phase === "synchronising";
     if (!isWaiting) this.#outstandingSinceMs = undefined;
     else this.#outstandingSinceMs ??= nowMs;
+  }
+
+  /** What a majority of its members has reached. */
+  #reached({ members }: Config, reachedBy: (id: ReplicaId) => number): number {
+    const values = this.#values;
+    values.length = members.length;
+    for (let i = 0; i < members.length; i++) values[i] = reachedBy(members[i]!);
+    return reachedByMajority(values);
   }
 
   tick(nowMs: number): void {
@@ -436,7 +468,7 @@ export class Leader {
 
   /** Sends what a level replica has not been sent yet. */
   #sendBatches(progress: Progress, nowMs: number): void {
-    if (!progress.isLevel || progress.sent >= this.#state.seq) return;
+    if ((!progress.isLevel && !progress.isExpected) || progress.sent >= this.#state.seq) return;
     if (!this.#window.reaches(progress.sent + 1)) {
       this.#passAgain(progress, nowMs);
       return;
@@ -501,8 +533,10 @@ export class Leader {
   #repeat(progress: Progress, nowMs: number): void {
     const isLive = this.#ports.isLive(nodeOf(progress.replicaId));
     if (nowMs < (isLive ? progress.repeatAtMs : progress.askedMs + DEAD_REPEAT_MS)) return;
-    if (!progress.isLevel) this.#offer(progress, nowMs);
-    else if (progress.match < this.#state.seq) this.#resend(progress, progress.match, nowMs);
+    if (!progress.isLevel) {
+      progress.isExpected = false;
+      this.#offer(progress, nowMs);
+    } else if (progress.match < this.#state.seq) this.#resend(progress, progress.match, nowMs);
   }
 
   // --- confirmation ----------------------------------------------------------
@@ -529,20 +563,14 @@ export class Leader {
   }
 
   #lostMajority(nowMs: number): boolean {
-    if (this.#outstandingSinceMs === undefined) return false;
-    const lastAnswer = (config: Config) =>
-      reachedByMajority(
-        config.members.map((id) =>
-          id === this.#state.replicaId
-            ? nowMs
-            : (this.#progress.get(id)?.answeredMs ?? Number.NEGATIVE_INFINITY),
-        ),
-      );
-    const answeredMs = lastAnswer(this.#state.config);
-    const silentMs = nowMs - Math.max(this.#outstandingSinceMs, answeredMs);
     // A base state may have to be moved first; serving, silence is silence.
-    const factor = this.#phase === "synchronising" ? 4 : 1;
-    return silentMs > this.#settings.leaderTimeoutMs * factor;
+    const silentMsMax = this.#settings.leaderTimeoutMs * (this.#phase === "synchronising" ? 4 : 1);
+    if (this.#outstandingSinceMs === undefined || nowMs - this.#outstandingSinceMs <= silentMsMax)
+      return false;
+    const answeredMs = this.#reached(this.#state.config, (id) =>
+      id === this.#state.replicaId ? nowMs : (this.#progress.get(id)?.answeredMs ?? Number.NEGATIVE_INFINITY),
+    );
+    return nowMs - answeredMs > silentMsMax;
   }
 
   // --- members -----------------------------------------------------------------

@@ -103,7 +103,7 @@ export class Membership {
     if (!this.#invited.delete(nodeOf(from)) || this.#progress.has(from) || this.#gone.has(from)) return;
     if (this.#group.changing()?.members.includes(from) === true) return;
     this.#leaving.delete(from);
-    const progress = new Progress(from, true, nowMs);
+    const progress = new Progress(from, { isLearner: true, isExpected: false, nowMs });
     this.#progress.set(from, progress);
     this.#group.offer(progress, nowMs);
     this.#stepAtMs = Math.min(this.#stepAtMs, nowMs + STEP_MS);

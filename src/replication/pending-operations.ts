@@ -71,6 +71,15 @@ export class PendingOperations {
       operate({ ...asked, nowMs, epochMs: asked.epochMs + nowMs - asked.nowMs });
   }
 
+  /** The changes among those that came before it serves may begin. */
+  beginBatches(operate: (asked: Asked) => void): void {
+    const early = this.#takeEarly();
+    for (const asked of early) {
+      if (asked.op.kind === "batch") operate(asked);
+      else this.keep(asked);
+    }
+  }
+
   /** There is no next ballot. @param more what was pending last of all. */
   deny(more: Unanswered = NOTHING): void {
     for (const { handed, open } of [this.#pending ?? NOTHING, more]) {

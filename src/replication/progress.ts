@@ -11,6 +11,8 @@ export class Progress {
   isLearner: boolean;
   /** Durable there up to this batch; -1: not identical to the base state, as far as is known. */
   match = -1;
+  /** Promised in the base state: that it is level is to be expected, and batches are sent behind the offer. */
+  isExpected: boolean;
   /** Last batch sent. */
   sent = 0;
   /** Rounds of confirmation up to this one were answered. */
@@ -30,9 +32,11 @@ export class Progress {
   /** What was the last batch when it was last offered the state. */
   offeredSeq = 0;
 
-  constructor(replicaId: ReplicaId, isLearner: boolean, nowMs: number) {
+  constructor(replicaId: ReplicaId, options: { isLearner: boolean; isExpected: boolean; nowMs: number }) {
+    const { nowMs } = options;
     this.replicaId = replicaId;
-    this.isLearner = isLearner;
+    this.isLearner = options.isLearner;
+    this.isExpected = options.isExpected;
     this.answeredMs = nowMs;
     this.askedMs = nowMs;
   }

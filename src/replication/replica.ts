@@ -222,7 +222,12 @@ export class Replica {
     this.#considerAsking(nowMs);
   }
 
-  /** At the end of each turn of the event loop in which something was handed in. */
+  /** Whether something waits for the end of the turn. */
+  get isFlushWanted(): boolean {
+    return this.#leader?.isFlushWanted === true;
+  }
+
+  /** At the end of each turn of the event loop in which it was wanted. */
   flush(nowMs: number): void {
     this.#leader?.flush(nowMs);
     this.#dropLeaderIfOver(nowMs);
@@ -240,7 +245,7 @@ export class Replica {
       this.#staleReads.get(operation, op, epochMs, this.#ageMs(nowMs));
     } else if (isWhole && op.kind === "scan" && op.stale === true) {
       this.#staleReads.scan(operation, op, this.#nextNumber++, epochMs, this.#ageMs(nowMs));
-    } else if (isWhole && this.#leader?.takesOperations === true) {
+    } else if (isWhole && this.#leader?.[op.kind === "batch" ? "takesBatches" : "takesOperations"] === true) {
       this.#leader.operate({ operation, op, nowMs, epochMs });
     } else if (isWhole && this.takesOperations) {
       const isKept = this.#pending.keep({ operation, op, nowMs, epochMs });
@@ -769,7 +774,7 @@ export class Replica {
         this.#pullSources = [...step.sources];
         return this.#pullFromNext(step.claim, nowMs);
       case "base":
-        return this.#lead(nowMs);
+        return this.#lead(step.level, nowMs);
     }
   }
 
@@ -782,8 +787,8 @@ export class Replica {
     this.#startTarget(source, candidate.ballot, claim, nowMs);
   }
 
-  #lead(nowMs: number): void {
-    const { ballot } = this.#candidate!;
+  #lead(level: readonly ReplicaId[], nowMs: number): void {
+    const { ballot, isAsked } = this.#candidate!;
     this.#candidate = undefined;
     this.#endTarget();
     if (!isSameBallot(this.state.promised, ballot)) {
@@ -801,11 +806,13 @@ export class Replica {
       settings: this.#settings,
       effects: this.#effects,
       nextSnapshot: () => this.#nextNumber++,
+      expected: isAsked ? level : [],
       nowMs,
     });
     this.#leader = leader;
     this.#effects.push({ kind: "standing" });
     leader.begin(nowMs);
+    if (leader.takesBatches) this.#pending.beginBatches((asked) => leader.operate(asked));
   }
 
   #giveUp(nowMs: number): void {
@@ -860,7 +867,7 @@ export class Replica {
     const { unanswered } = leader;
     const isFollowed = isSameBallot(this.state.promised, leader.ballot) && this.state.isMember;
     // Before it served another may have won: the two would hinder each other for ever.
-    const isNeeded = leader.hasServed || !this.#pending.isEmpty;
+    const isNeeded = leader.hasBegun || !this.#pending.isEmpty;
     if (unanswered === undefined || !isFollowed || !isNeeded || this.#candidate !== undefined) {
       this.#pending.deny(unanswered);
       return;

@@ -367,7 +367,7 @@ export const BREAKS: readonly Break[] = [
       ],
       [
         `${R}leader.ts`,
-        "if (!progress.isLevel || progress.sent >= this.#state.seq) return;",
+        "if ((!progress.isLevel && !progress.isExpected) || progress.sent >= this.#state.seq) return;",
         "if (progress.sent >= this.#state.seq) return;",
       ],
     ],
