@@ -706,8 +706,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       this.#setAside(held.partition, error);
     }
     this.#perform(held);
-    // Followers have nothing to hand over.
-    if (!held.isFlushWanted && held.replica.standingBallot !== undefined) {
+    if (!held.isFlushWanted && held.replica.isFlushWanted) {
       held.isFlushWanted = true;
       if (this.#flushes.push(held) === 1) setImmediate(() => this.#flush());
     }

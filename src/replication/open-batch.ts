@@ -54,9 +54,9 @@ export class OpenBatch {
     this.#bytes += bytesOf(changes);
   }
 
-  /** For an operation that changes `keys`. */
-  stepOf(keys: readonly Key[]): number {
-    return keys.some((key) => this.#changes.has(key)) ? this.#step + 1 : 0;
+  /** For an operation with these changes. */
+  stepOf(changes: readonly Change[]): number {
+    return !this.isEmpty && changes.some(({ key }) => this.#changes.has(key)) ? this.#step + 1 : 0;
   }
 
   touches(key: Key): boolean {

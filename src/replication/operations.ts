@@ -360,26 +360,26 @@ export class Operations {
         return true;
       }
     }
-    const changed = new Set(op.changes.map(({ key }) => key));
-    const expired = new Set<Key>();
+    const expired: Key[] = [];
     const live = (key: Key) => {
       const entry = this.#read(key);
       if (entry === undefined || !isExpired(entry, epochMs)) return entry;
-      expired.add(key);
+      expired.push(key);
       return undefined;
     };
-    const failed = failedCondition(op.conditions, live);
+    const failed = op.conditions.length === 0 ? undefined : failedCondition(op.conditions, live);
     const seq = this.#openSeq;
-    const step = this.#open.stepOf(op.changes.map(({ key }) => key));
+    const step = this.#open.stepOf(op.changes);
     const outcome: Outcome =
       failed === undefined
         ? { kind: "written", version: versionOf(this.#ballot, seq, step) }
         : { kind: "conflict", failed };
+    const changes: Change[] = failed === undefined ? [...op.changes] : [];
     // That an entry has expired is told, also by a condition, only once its deletion is committed.
-    const changes: Change[] = [...expired]
-      .filter((key) => failed !== undefined || !changed.has(key))
-      .map((key) => ({ kind: "delete", key }));
-    if (failed === undefined) changes.push(...op.changes);
+    if (expired.length > 0) {
+      const changed = new Set(changes.map(({ key }) => key));
+      for (const key of new Set(expired)) if (!changed.has(key)) changes.push({ kind: "delete", key });
+    }
     if (recordKey !== undefined) {
       changes.push({
         kind: "put",

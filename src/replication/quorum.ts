@@ -7,12 +7,13 @@ export function majorityOf(memberCount: number): number {
 /** The greatest value that a majority has reached; `values` has one per member. */
 export function reachedByMajority(values: readonly number[]): number {
   const needed = majorityOf(values.length);
-  // Groups are small and each answer comes by here: counting makes no garbage, sorting does.
+  // Groups are small and each answer comes by here: counting makes no garbage, sorting and iterators do.
   let reached = Number.NEGATIVE_INFINITY;
-  for (const value of values) {
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i]!;
     if (value <= reached) continue;
     let count = 0;
-    for (const other of values) if (other >= value) count++;
+    for (let j = 0; j < values.length; j++) if (values[j]! >= value) count++;
     if (count >= needed) reached = value;
   }
   return reached;

@@ -239,16 +239,16 @@ test("an open batch shows what it will have done", (t) => {
   const held = { version: "1.a/1.1", value: Buffer.from("old") };
   t.equal(batch.read("k", ballot(2), 5, held), held);
 
-  batch.add([put("k"), put("l")], batch.stepOf(["k", "l"]));
+  batch.add([put("k"), put("l")], batch.stepOf([put("k"), put("l")]));
   t.equal(batch.read("k", ballot(2), 5, held)?.version, "2.a/1.5");
 
-  t.equal(batch.stepOf(["m"]), 0);
-  const step = batch.stepOf(["k", "m"]);
+  t.equal(batch.stepOf([put("m")]), 0);
+  const step = batch.stepOf([put("k"), put("m")]);
   batch.add([put("k"), put("m")], step);
   t.equal(batch.read("k", ballot(2), 5, held)?.version, "2.a/1.5.1", "the later one is another version");
   t.equal(batch.read("m", ballot(2), 5, undefined)?.version, "2.a/1.5.1");
   t.equal(batch.read("l", ballot(2), 5, undefined)?.version, "2.a/1.5");
-  t.equal(batch.stepOf(["l"]), 2);
+  t.equal(batch.stepOf([put("l")]), 2);
 
   batch.add([{ kind: "delete", key: "k" }]);
   t.equal(batch.read("k", ballot(2), 5, held), undefined);

@@ -309,8 +309,8 @@ export const BREAKS: readonly Break[] = [
     edits: [
       [
         `${R}open-batch.ts`,
-        "return keys.some((key) => this.#changes.has(key)) ? this.#step + 1 : 0;",
-        "return keys.length > 0 ? 0 : 0;",
+        "return !this.isEmpty && changes.some(({ key }) => this.#changes.has(key)) ? this.#step + 1 : 0;",
+        "return changes.length > 0 ? 0 : 0;",
       ],
     ],
   },

@@ -316,7 +316,7 @@ export class SimulatedNode {
       for (const effect of effects) this.#perform(replica, effect);
     }
     if (this.replica !== replica) return;
-    if (!this.#isFlushWanted) {
+    if (!this.#isFlushWanted && replica.isFlushWanted) {
       this.#isFlushWanted = true;
       this.#world.after(this, 0, () => {
         this.#isFlushWanted = false;
