@@ -258,6 +258,9 @@ export class KeyLayout {
 
   // --- values and locks of users ---
 
+  /** All that a partition keeps of what its users let end. */
+  readonly ending = [prefix(NAMESPACE.value), prefix(NAMESPACE.lock)] as const;
+
   valuePartition(user: string, namespace: string, key: string): number {
     return partitionOf(`kv/${user}/${namespace}/${key}`, this.partitionCount);
   }

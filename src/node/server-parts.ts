@@ -18,6 +18,7 @@ import { ClusterView, type Readiness } from "./cluster-view.ts";
 import { ContactBook } from "./contact-book.ts";
 import { CrawlDriver } from "./crawl-driver.ts";
 import { Enrolment } from "./enrolment.ts";
+import { ExpirySweep } from "./expiry-sweep.ts";
 import { ClusterJobs } from "./jobs.ts";
 import { KeyLayout } from "./key-layout.ts";
 import { KeyValues } from "./key-values.ts";
@@ -223,6 +224,16 @@ export async function setUpParts(
     log,
   });
   closing.defer(() => scrub.stop());
+
+  const expirySweep = new ExpirySweep({
+    layout,
+    leads: (partition) => replicas.leads(partition) !== undefined,
+    operate: (partition, operation) => replicas.operate(partition, operation),
+    clock,
+    log,
+  });
+  closing.defer(() => expirySweep.stop());
+  expirySweep.start();
 
   const pool = new Pool({ threads: settings.scrapeThreads, log });
   closing.defer(() => pool.stop());

@@ -26,6 +26,11 @@ export class MemoryRegisters implements Registers, LeaderAccess {
   /** How many batches have come. */
   batches = 0;
 
+  /** How many entries there are, with those that have ended and were not read since. */
+  get size(): number {
+    return this.#entries.size;
+  }
+
   async operate(partition: number, operation: Operation): Promise<Outcome> {
     const isStale = "stale" in operation && operation.stale === true;
     if (this.isDown && !isStale) throw new UnavailableError("no leader answers");
