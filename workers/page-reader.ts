@@ -20,12 +20,21 @@ import { compileRules, type RuleSet } from "../src/extraction/rule.ts";
 import { TextFingerprint } from "../src/extraction/simhash.ts";
 import { pageText, visitText } from "../src/extraction/text.ts";
 import { decodeText } from "../src/fetcher/charset.ts";
+import { inflate } from "../src/fetcher/content-coding.ts";
 import type { Fetcher, FetchOutcome, FetchRequest } from "../src/fetcher/fetcher.ts";
-import { canonicalUrl } from "../src/frontier/canonical-url.ts";
+import { canonicalUrl, sitemapKey } from "../src/frontier/canonical-url.ts";
 import { compileScope, isSameSite } from "../src/job/scope.ts";
 import type { ScrapingEnd } from "../src/pool/scraping-message.ts";
-import type { FoundLink, LinkPolicy, PageReport, Report, ScrapeTask } from "../src/pool/task.ts";
+import {
+  type FoundLink,
+  type LinkPolicy,
+  type PageReport,
+  type Report,
+  type ScrapeTask,
+  SITEMAP_PART_LENGTH,
+} from "../src/pool/task.ts";
 import { productToken } from "../src/robots/robots-file.ts";
+import { readSitemap, SITEMAP_BYTES_MAX } from "../src/robots/sitemap.ts";
 import { RecentlyCompiled } from "./recently-compiled.ts";
 
 /** Characters of a page's text. */
@@ -34,6 +43,9 @@ const TEXT_LENGTH_MAX = 1_000_000;
 const HTML_LENGTH_MAX = 4_000_000;
 const LINKS_FORMAT_LENGTH_MAX = 1_000_000;
 const COMPILED_MAX = 16;
+const SITEMAP_ACCEPT = ["application/xml", "text/xml", "text/plain", "*/*"];
+/** Of a page about which a sitemap says nothing (sitemaps.org). */
+const PRIORITY_USUAL = 0.5;
 
 type Answer = Extract<FetchOutcome, { kind: "answer" }>;
 type PageParts = Pick<
@@ -53,14 +65,15 @@ export class PageReader {
     holding: <T>(work: () => T) => T,
   ): Promise<ScrapingEnd> {
     let startedMs = performance.now();
+    const isPage = task.sitemapPart === null;
     const outcome = await fetcher.fetch({
       url: task.url,
       userAgent: task.userAgent,
       headers: task.headers,
       timeoutMs: task.timeoutMs,
-      maxBytes: task.maxBytes,
+      maxBytes: isPage ? task.maxBytes : SITEMAP_BYTES_MAX,
       cutsBody: false,
-      accept: task.accept,
+      accept: isPage ? task.accept : SITEMAP_ACCEPT,
       allowAddresses: task.allowAddresses,
       mayStart: conditions.mayStart,
       onStart() {
@@ -72,7 +85,9 @@ export class PageReader {
     if (outcome.kind === "notStarted") return outcome;
     const report =
       outcome.kind === "answer"
-        ? holding(() => this.#readPage(task, outcome, startedMs))
+        ? holding(() =>
+            isPage ? this.#readPage(task, outcome, startedMs) : this.#readSitemap(task, outcome),
+          )
         : withoutPage(task, outcome);
     return { kind: "report", report };
   }
@@ -94,6 +109,42 @@ export class PageReader {
       ...parts,
       ...(task.keepBody && { body: zstdCompressSync(body) }),
       durationMs: performance.now() - startedMs,
+    };
+  }
+
+  #readSitemap(task: ScrapeTask, answer: Answer): Report {
+    const part = task.sitemapPart ?? 0;
+    // Many sitemaps are files that are compressed as such, whatever the header says of them.
+    const isPacked = answer.body[0] === 0x1f && answer.body[1] === 0x8b;
+    const body = isPacked ? inflate(answer.body, ["gzip"], SITEMAP_BYTES_MAX) : answer.body;
+    const text = decodeText(body, isPacked ? undefined : answer.contentType);
+    const list = readSitemap(text, { from: part * SITEMAP_PART_LENGTH, limit: SITEMAP_PART_LENGTH });
+    const policy = task.links;
+    const isInScope = policy === null ? () => false : this.#scopes.get(policy);
+    const found = new Map<string, FoundLink & { priority: number }>();
+    for (const { url, priority } of list.pages) {
+      const canonical = canonicalUrl(url, task.url, policy ?? undefined);
+      if (canonical === undefined || !isInScope(canonical.url, canonical.host)) continue;
+      const place = priority === null ? 0 : Math.round((priority - PRIORITY_USUAL) * 20);
+      found.set(canonical.key, { ...canonical, priority: place });
+    }
+    const sitemaps = new Map<string, FoundLink & { part: number }>();
+    for (const text of list.sitemaps) {
+      const canonical = canonicalUrl(text, task.url);
+      if (canonical === undefined) continue;
+      const key = sitemapKey(canonical.url, 0);
+      sitemaps.set(key, { ...canonical, key, part: 0 });
+    }
+    if (list.more) {
+      const key = sitemapKey(task.url, part + 1);
+      const { hostname } = new URL(task.url);
+      sitemaps.set(key, { url: task.url, key, host: hostname.replace(/^\[|\]$/g, ""), part: part + 1 });
+    }
+    return {
+      kind: "sitemap",
+      found: [...found.values()],
+      sitemaps: [...sitemaps.values()],
+      latencyMs: answer.latencyMs,
     };
   }
 
@@ -174,7 +225,11 @@ function withoutPage(
       latencyMs,
     };
   }
-  const target = canonicalUrl(outcome.location, task.url, task.links ?? undefined);
+  const page = canonicalUrl(outcome.location, task.url, task.links ?? undefined);
+  const target =
+    page !== undefined && task.sitemapPart !== null
+      ? { ...page, key: sitemapKey(page.url, task.sitemapPart) }
+      : page;
   return target === undefined
     ? {
         kind: "refused",

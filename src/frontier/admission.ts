@@ -9,6 +9,9 @@ import type { JobShare } from "./job-share.ts";
 import { SETTLED } from "./known-pages.ts";
 import { newPage, type OfferedPage, type Page } from "./page.ts";
 
+/** Of one host in one job, parts of long ones counted apart. */
+const SITEMAPS_MAX = 10_000;
+
 /** Pages on their way in, over as many batches as they need. */
 export interface Admission {
   readonly pages: readonly OfferedPage[];
@@ -98,6 +101,7 @@ export class Admissions {
       const page = newPage(offered, ++share.counts.seq);
       share.counts.discovered++;
       queue.size.discovered++;
+      if (page.sitemap !== null) queue.size.sitemaps++;
       queue.size.pending++;
       share.known.set(page.key, page.depth);
       share.touch(page.key);
@@ -123,9 +127,11 @@ export class Admissions {
 
   /** Its host has enough pages, or URLs like this bring nothing new: it does not become a page of the job. */
   #isRefused(share: JobShare, queue: HostQueue, offered: OfferedPage, turn: Turn): boolean {
+    const { discovered, sitemaps } = queue.size;
+    if (offered.sitemap !== null) return sitemaps >= SITEMAPS_MAX;
     if (share.traps.get(offered.host)?.isTrapped(offered.url) === true) return true;
     const pages = share.view?.spec.limits.pagesPerHost ?? Number.POSITIVE_INFINITY;
-    if (queue.size.discovered < pages) return false;
+    if (discovered - sitemaps < pages) return false;
     tellTrap(share.counts, {
       host: offered.host,
       pattern: "*",

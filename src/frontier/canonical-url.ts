@@ -70,6 +70,11 @@ export function pageKey(method: string, url: string, bodySha256 = ""): string {
   return digest.subarray(0, 16).toString("base64url");
 }
 
+/** The name of a part of a sitemap, which is another thing than the page at the same URL. */
+export function sitemapKey(url: string, part: number): string {
+  return pageKey("SITEMAP", url, part === 0 ? "" : String(part));
+}
+
 /**
  * Escapes of unreserved characters decoded, others in upper case. A second call changes
  * nothing: after a stray `%`, what follows is left alone, since `%%34%31` must not become

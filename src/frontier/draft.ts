@@ -41,6 +41,7 @@ export type FrontierEffect =
       readonly url: string;
       readonly key: string;
       readonly depth: number;
+      readonly sitemapPart: number | null;
       readonly alone: boolean;
       readonly handout: number;
       readonly runner: string;
@@ -56,6 +57,17 @@ export type FrontierEffect =
       readonly userAgent: string;
       /** On this node's clock. */
       readonly startBeforeMs: number;
+    }
+  /** A robots.txt that is here already names the sitemaps of its origin: to be reported like a page. */
+  | {
+      readonly kind: "readRobots";
+      readonly jobId: string;
+      readonly host: string;
+      readonly key: string;
+      readonly handout: number;
+      readonly origin: string;
+      /** As written. */
+      readonly sitemaps: readonly string[];
     }
   /** Nothing of this job is pending here any more. */
   | { readonly kind: "emptied"; readonly jobId: string };

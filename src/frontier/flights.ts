@@ -49,6 +49,12 @@ export class Flights {
     return true;
   }
 
+  /** What a leader has read from its own copy: no request, so nothing about a pace. */
+  heardOwn(ref: HandoutRef): void {
+    const flight = this.#state.flightOf(ref);
+    if (flight !== undefined) flight.isReported = true;
+  }
+
   /** The report can't be taken further now: it will come again. */
   unheard(ref: HandoutRef): void {
     const flight = this.#state.flightOf(ref);

@@ -68,6 +68,9 @@ export interface Turn extends Moment {
   isSaturated: boolean;
 }
 
+/** Stands for the runner of what a leader reads from what it has: no server's name. */
+export const LEADER = "leader";
+
 /** A confirmation is renewed when it is this old, so that it need not lapse under load. */
 const RENEW_MS = 200;
 /** Due pages in memory, over all queues; beyond, queues keep a short head. */
@@ -102,7 +105,7 @@ export class FrontierState {
   queueOf(share: JobShare, name: string): HostQueue {
     const queue = share.queues.get(name);
     if (queue !== undefined) return queue;
-    const size = { jobId: share.jobId, host: name, discovered: 0, pending: 0 };
+    const size = { jobId: share.jobId, host: name, discovered: 0, sitemaps: 0, pending: 0 };
     // A host that is new here has said nothing so far.
     this.contents.put(new ContentWindow(share.jobId, name));
     return this.addQueue(share, new HostQueue(share.jobId, size, false));

@@ -205,6 +205,11 @@ export class Frontier {
     this.#items.push({ kind: "report", id, ref, jobId: ref.jobId, outcome, judgement, admission });
   }
 
+  /** What a leader has read from its own copy: the report of it is on the way. */
+  heardOwn(ref: HandoutRef): void {
+    this.#flights.heardOwn(ref);
+  }
+
   /** The report can't be taken further now: it will come again. */
   unheard(ref: HandoutRef): void {
     this.#flights.unheard(ref);

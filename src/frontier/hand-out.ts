@@ -6,6 +6,7 @@ import {
   type FrontierState,
   flightId,
   flying,
+  LEADER,
   later,
   type Runner,
   robotsFlightId,
@@ -15,6 +16,7 @@ import {
 import type { HostQueue } from "./host-queue.ts";
 import type { JobShare } from "./job-share.ts";
 import { originOf, type Page } from "./page.ts";
+import type { RobotsAccess } from "./robots-access.ts";
 import type { Settlement } from "./settlement.ts";
 import type { SiteHost } from "./site-host.ts";
 
@@ -23,6 +25,8 @@ const ASK_AHEAD_MS = 60;
 /** Pages of one job handed out and not settled. */
 const FLIGHTS_MAX = 256;
 const CREDITS_LOW = 8;
+/** By one robots.txt. */
+const SITEMAPS_NAMED_MAX = 1_000;
 const HOST_IDLE_MS = 120_000;
 
 export class HandOut {
@@ -100,7 +104,11 @@ export class HandOut {
         return false;
       }
       const { page: first } = queued;
-      if (!first.seed && share.traps.get(host.name)?.isTrapped(first.url) === true) {
+      if (
+        !first.seed &&
+        first.sitemap === null &&
+        share.traps.get(host.name)?.isTrapped(first.url) === true
+      ) {
         this.#state.renew(share, turn);
         if (!share.mayHandOut(nowMs, turn.ageMsMax)) continue;
         if (!turn.draft.hasRoom(8)) {
@@ -119,23 +127,17 @@ export class HandOut {
         later(turn);
         return false;
       }
+      if (queued.page.sitemap?.level === 0) {
+        if (this.#readRobots(share, host, queue, queued, delayMs, turn)) return true;
+        continue;
+      }
       if (share.view.spec.politeness.robots) {
         const { userAgent } = share.view.spec.politeness;
         const { page } = queued;
         const access = host.accessOf(originOf(page.url), this.#state.options.robotsWaitMs);
         const answer = access.ask(page.url, userAgent, nowMs);
         if (answer.kind === "fetch") {
-          const startWithinMs = this.#state.startWithinMs(share, nowMs);
-          access.fetching();
-          host.pace.decide(robotsFlightId(access.origin), nowMs, startWithinMs, delayMs);
-          turn.draft.effects.push({
-            kind: "fetchRobots",
-            delayMs,
-            host: host.name,
-            origin: access.origin,
-            userAgent,
-            startBeforeMs: nowMs + startWithinMs,
-          });
+          this.#fetchRobots(share, host, access, delayMs, turn);
           return true;
         }
         if (answer.kind === "wait") {
@@ -165,6 +167,58 @@ export class HandOut {
     return false;
   }
 
+  #fetchRobots(share: JobShare, host: SiteHost, access: RobotsAccess, delayMs: number, turn: Turn): void {
+    const startWithinMs = this.#state.startWithinMs(share, turn.nowMs);
+    access.fetching();
+    host.pace.decide(robotsFlightId(access.origin), turn.nowMs, startWithinMs, delayMs);
+    turn.draft.effects.push({
+      kind: "fetchRobots",
+      delayMs,
+      host: host.name,
+      origin: access.origin,
+      userAgent: share.view!.spec.politeness.userAgent,
+      startBeforeMs: turn.nowMs + startWithinMs,
+    });
+  }
+
+  /**
+   * A robots.txt as the place where a site names its sitemaps: read from the copy that the host
+   * has anyway. False: it is waited for.
+   */
+  #readRobots(
+    share: JobShare,
+    host: SiteHost,
+    queue: HostQueue,
+    queued: { readonly page: Page; readyAtMs: number },
+    delayMs: number,
+    turn: Turn,
+  ): boolean {
+    const { page } = queued;
+    const { userAgent, robots } = share.view!.spec.politeness;
+    const access = host.accessOf(originOf(page.url), this.#state.options.robotsWaitMs);
+    const answer = access.ask(page.url, userAgent, turn.nowMs);
+    if (answer.kind === "fetch") {
+      this.#fetchRobots(share, host, access, delayMs, turn);
+      return true;
+    }
+    // A job that does not obey robots.txt does not wait for one that can't be had.
+    if (answer.kind === "wait" && (robots || answer.atMs === undefined)) {
+      if (answer.atMs !== undefined) turn.wakeAtMs = Math.min(turn.wakeAtMs, answer.atMs);
+      return false;
+    }
+    this.#takeOut(share, host, queue, queued, LEADER, turn);
+    turn.draft.effects.push({
+      kind: "readRobots",
+      jobId: share.jobId,
+      host: host.name,
+      key: page.key,
+      handout: page.handouts,
+      origin: access.origin,
+      sitemaps: access.sitemaps(userAgent).slice(0, SITEMAPS_NAMED_MAX),
+    });
+    return true;
+  }
+
   #depart(
     share: JobShare,
     host: SiteHost,
@@ -176,31 +230,14 @@ export class HandOut {
   ): void {
     const { page } = queued;
     const { jobId } = share;
-    queue.remove(queued);
-    host.rotate(queue);
-    page.handouts++;
-    const handout = page.handouts;
+    const handout = this.#takeOut(share, host, queue, queued, runner.nodeId, turn);
     const startWithinMs = this.#state.startWithinMs(share, turn.nowMs);
-    share.flights.set(page.key, {
-      page,
-      queue,
-      handout,
-      runner: runner.nodeId,
-      decidedAtMs: turn.nowMs,
-      isReported: false,
-    });
     host.pace.decide(
       flightId({ jobId, host: host.name, key: page.key, handout }),
       turn.nowMs,
       startWithinMs,
       delayMs,
     );
-    turn.draft.due(jobId, host.name, waiting(page), null);
-    turn.draft.due(jobId, host.name, flying(page), {
-      key: page.key,
-      flight: { handout, runner: runner.nodeId },
-    });
-    turn.draft.counts(share);
     turn.draft.effects.push({
       kind: "run",
       jobId,
@@ -208,12 +245,40 @@ export class HandOut {
       url: page.url,
       key: page.key,
       depth: page.depth,
+      sitemapPart: page.sitemap?.part ?? null,
       alone: page.alone,
       handout,
       runner: runner.nodeId,
       runnerTimeMs: runner.timeMs,
       startWithinMs,
     });
+  }
+
+  /** From the waiting pages to those under way. Returns the number of the hand-out. */
+  #takeOut(
+    share: JobShare,
+    host: SiteHost,
+    queue: HostQueue,
+    queued: { readonly page: Page; readyAtMs: number },
+    runner: string,
+    turn: Turn,
+  ): number {
+    const { page } = queued;
+    queue.remove(queued);
+    host.rotate(queue);
+    const handout = ++page.handouts;
+    share.flights.set(page.key, {
+      page,
+      queue,
+      handout,
+      runner,
+      decidedAtMs: turn.nowMs,
+      isReported: false,
+    });
+    turn.draft.due(share.jobId, host.name, waiting(page), null);
+    turn.draft.due(share.jobId, host.name, flying(page), { key: page.key, flight: { handout, runner } });
+    turn.draft.counts(share);
+    return handout;
   }
 
   #wantCredit(share: JobShare, turn: Turn): void {

@@ -5,6 +5,14 @@ import { z } from "zod";
 
 const count = z.int().nonnegative();
 
+/** What a page is that only lists others: it gives no result, and ends as skipped. */
+export const sitemapSchema = z.object({
+  /** 0: the robots.txt that names the site's sitemaps; 1: those; then what they list, and so on. */
+  level: count,
+  /** A long file is read in parts. */
+  part: count,
+});
+
 /** A URL that someone found, on its way to the leader of its host. */
 export const offeredPageSchema = z.object({
   /** Canonical. */
@@ -22,6 +30,7 @@ export const offeredPageSchema = z.object({
   trail: count.default(0),
   /** A page says that this is its canonical form. */
   named: z.boolean().default(false),
+  sitemap: sitemapSchema.nullable().default(null),
 });
 export type OfferedPage = z.output<typeof offeredPageSchema>;
 
@@ -58,6 +67,7 @@ export const pageSchema = z.object({
   seed: z.boolean(),
   trail: count.default(0),
   named: z.boolean().default(false),
+  sitemap: sitemapSchema.nullable().default(null),
   reason: z.string().nullable(),
   /** The number of its result. */
   result: z.int().positive().nullable(),
@@ -85,8 +95,34 @@ export function newPage(offered: OfferedPage, seq: number): Page {
     seed: offered.seed,
     trail: offered.trail,
     named: offered.named,
+    sitemap: offered.sitemap,
     reason: null,
     result: null,
+  };
+}
+
+/** Levels of a robots.txt, what it names, and two of indexes below. */
+export const SITEMAP_LEVEL_MAX = 3;
+
+/** What only lists pages. Those that a site names come before its pages, those that an index lists among them. */
+export function offeredSitemap(
+  file: { readonly url: string; readonly key: string; readonly host: string },
+  sitemap: { readonly level: number; readonly part: number },
+  of: { readonly parent: string | null; readonly priority: number; readonly hops: number },
+): OfferedPage {
+  const { url, key, host } = file;
+  return {
+    url,
+    key,
+    host,
+    depth: 0,
+    parent: of.parent,
+    priority: of.priority + (sitemap.level <= 1 && sitemap.part === 0 ? 1 : 0),
+    hops: of.hops,
+    seed: false,
+    trail: 0,
+    named: false,
+    sitemap,
   };
 }
 
@@ -117,6 +153,8 @@ export const sizeSchema = z.object({
   jobId: z.string(),
   host: z.string(),
   discovered: count,
+  /** Sitemaps and parts of them among those. */
+  sitemaps: count.default(0),
   pending: count,
 });
 /** How many pages of one host a job has. */

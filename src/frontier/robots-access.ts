@@ -84,6 +84,11 @@ export class RobotsAccess {
     return nowMs < this.#retryAtMs ? { kind: "wait", atMs: this.#retryAtMs } : { kind: "fetch" };
   }
 
+  /** As the copy at hand names them, not checked to be URLs. */
+  sitemaps(userAgent: string): readonly string[] {
+    return this.#copy === undefined ? [] : this.#rulesFor(this.#copy.text, userAgent).sitemaps;
+  }
+
   /** 0 while the rules are unknown. */
   crawlDelayMs(userAgent: string): number {
     if (this.#copy === undefined) return 0;

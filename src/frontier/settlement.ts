@@ -11,6 +11,7 @@ import {
   type FrontierState,
   flying,
   type HandoutRef,
+  LEADER,
   later,
   type Turn,
   waiting,
@@ -138,7 +139,7 @@ export class Settlement {
     }
     share.flights.delete(page.key);
     turn.draft.due(share.jobId, host, flying(page), null);
-    counts.servers[flight.runner] = (counts.servers[flight.runner] ?? 0) + 1;
+    if (flight.runner !== LEADER) counts.servers[flight.runner] = (counts.servers[flight.runner] ?? 0) + 1;
     switch (verdict.kind) {
       case "done": {
         assert(outcome?.kind === "page");
@@ -229,6 +230,11 @@ export class Settlement {
     status: number | null,
     turn: Turn,
   ): void {
+    // What is listed there is not known, but no page that was asked for is missing.
+    if (page.sitemap !== null) {
+      this.end(share, queue, page, "skipped", `sitemap: ${reason}`, turn);
+      return;
+    }
     share.counts.failures++;
     turn.draft.write({
       kind: "failure",

@@ -31,6 +31,12 @@ export const outcomeSchema = z.discriminatedUnion("kind", [
     /** Another page of the job's scope that this one says it is a form of. */
     canonical: foundLinkSchema.nullable(),
   }),
+  z.object({
+    kind: z.literal("sitemap"),
+    /** Pages in scope; `priority` against others of the job. */
+    found: z.array(foundLinkSchema.extend({ priority: z.int() })),
+    sitemaps: z.array(foundLinkSchema.extend({ part: z.int().nonnegative() })),
+  }),
   z.object({ kind: z.literal("redirect"), status: z.int(), target: foundLinkSchema }),
   z.object({
     kind: z.literal("refused"),
@@ -49,7 +55,7 @@ export type Outcome = z.output<typeof outcomeSchema>;
 export type Verdict =
   | { readonly kind: "done" }
   /** The page is over without a result: what it leads to are pages of their own. */
-  | { readonly kind: "skipped"; readonly reason: "redirect" | "canonical" }
+  | { readonly kind: "skipped"; readonly reason: "redirect" | "canonical" | "sitemap" }
   | {
       readonly kind: "again";
       readonly afterMs: number;
@@ -131,6 +137,8 @@ export function verdictOf(
       return canonicalOf(outcome, page) === null
         ? { kind: "done" }
         : { kind: "skipped", reason: "canonical" };
+    case "sitemap":
+      return { kind: "skipped", reason: "sitemap" };
     case "redirect":
       if (page.hops >= limits.maxRedirects) {
         return {

@@ -35,6 +35,7 @@ export const pageTaskSchema = z.object({
   accept: strings,
   extract: z.record(z.string(), z.unknown()),
   formats: strings,
+  sitemapPart: z.int().nonnegative().nullable(),
   links: z
     .object({
       hosts: strings.nullable(),

@@ -5,12 +5,13 @@
  * leader, and what it had in memory with it.
  */
 import { BusyError, NotLeaderError } from "../errors.ts";
+import { canonicalUrl, sitemapKey } from "../frontier/canonical-url.ts";
 import type { FrontierEffect, FrontierWants } from "../frontier/draft.ts";
 import { Frontier } from "../frontier/frontier.ts";
 import { flightId, type HandoutRef, type Runner } from "../frontier/frontier-state.ts";
 import type { JobView } from "../frontier/job-share.ts";
 import type { OfferedPage } from "../frontier/page.ts";
-import type { Judgement, Outcome } from "../frontier/verdict.ts";
+import { AS_IT_IS, type Judgement, type Outcome } from "../frontier/verdict.ts";
 import type { Counts } from "../job/counts.ts";
 import { pendingOf } from "../job/counts.ts";
 import type { JobStatus, Waiting } from "../job/job-spec.ts";
@@ -383,7 +384,7 @@ export class HostLeader implements Watcher {
           partition: this.partition,
           ballot: this.ballot,
           ref,
-          task: pageTaskOf(view, effect.url, effect.depth),
+          task: pageTaskOf(view, effect),
           alone: effect.alone,
           runnerTimeMs: effect.runnerTimeMs,
           startWithinMs: effect.startWithinMs,
@@ -392,6 +393,9 @@ export class HostLeader implements Watcher {
       }
       case "fetchRobots":
         void this.#fetchRobots(effect);
+        return;
+      case "readRobots":
+        void this.#readRobots(effect);
         return;
       case "emptied":
         this.#ports.progressed(effect.jobId, this, true);
@@ -471,6 +475,27 @@ export class HostLeader implements Watcher {
     }
     this.#frontier.credited(jobId, reply.granted);
     return reply.granted > granted ? "more" : "none";
+  }
+
+  /** What a robots.txt names, and the place where a sitemap is that nobody names. */
+  async #readRobots(effect: FrontierEffect & { kind: "readRobots" }): Promise<void> {
+    const { jobId, host, key, handout, origin } = effect;
+    const ref = { jobId, host, key, handout };
+    const sitemaps = [...effect.sitemaps, "/sitemap.xml"].flatMap((text) => {
+      const url = canonicalUrl(text, origin);
+      return url === undefined ? [] : [{ ...url, key: sitemapKey(url.url, 0), part: 0 }];
+    });
+    const outcome: Outcome = { kind: "sitemap", found: [], sitemaps };
+    this.#frontier.heardOwn(ref);
+    try {
+      const own = await this.#placement.place(ref, outcome, AS_IT_IS);
+      if (own !== undefined) await this.#answerTo((id) => this.#frontier.settle(id, ref, outcome, own));
+    } catch (error) {
+      if (this.#isEnded) return;
+      this.#ports.log.debug("sitemaps not placed", { job: jobId, error });
+      this.#frontier.unheard(ref);
+      this.lost(ref);
+    }
   }
 
   async #fetchRobots(effect: FrontierEffect & { kind: "fetchRobots" }): Promise<void> {

@@ -4,7 +4,6 @@
  * changes, decides that it is over, and has it cleared away.
  */
 import { WrongStateError } from "../errors.ts";
-import { OFFER_PAGES_MAX } from "../frontier/page.ts";
 import { type Account, creditsLeft, grantedAfter } from "../job/budget.ts";
 import { Completion } from "../job/completion.ts";
 import type { Counts } from "../job/counts.ts";
@@ -20,7 +19,7 @@ import type { CrawlReply, CrawlRequest } from "./crawl-message.ts";
 import { JobLedger } from "./job-ledger.ts";
 import { JobNews } from "./job-news.ts";
 import { removeJob } from "./job-removal.ts";
-import { readSeeds, seedPages } from "./job-seeds.ts";
+import { readSeeds, SEEDS_OFFERED_MAX, seedPages } from "./job-seeds.ts";
 import type { KeyLayout } from "./key-layout.ts";
 
 export interface JobLeaderPorts {
@@ -262,7 +261,7 @@ export class JobLeader {
       const { layout } = this.#ports;
       const seeds = record.seeds ?? (await readSeeds(layout, this.jobId, (op) => this.#ports.operate(op)));
       while (!this.#isEnded && !isOver(record.status) && record.seededTo < record.seedCount) {
-        const chunk = seeds.slice(record.seededTo, record.seededTo + OFFER_PAGES_MAX);
+        const chunk = seeds.slice(record.seededTo, record.seededTo + SEEDS_OFFERED_MAX);
         await Promise.all(
           [...seedPages(layout, record.spec, chunk)].map(([partition, pages]) =>
             this.#askUntilAnswered(partition, { kind: "offer", partition, jobId: this.jobId, pages }),

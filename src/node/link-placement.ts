@@ -9,10 +9,18 @@ import type { Frontier } from "../frontier/frontier.ts";
 import type { HandoutRef } from "../frontier/frontier-state.ts";
 import type { JobView } from "../frontier/job-share.ts";
 import { isRepetition } from "../frontier/known-contents.ts";
-import type { OfferedPage } from "../frontier/page.ts";
+import {
+  type OfferedPage,
+  offeredSitemap,
+  originOf,
+  type Page,
+  SITEMAP_LEVEL_MAX,
+} from "../frontier/page.ts";
 import { urlPattern } from "../frontier/trap.ts";
 import type { FoundPage, Judgement, Outcome } from "../frontier/verdict.ts";
+import { isSameSite } from "../job/scope.ts";
 import { type Clock, pause } from "./clock.ts";
+import { asksForSitemaps, sitemapsOf } from "./job-seeds.ts";
 import type { KeyLayout } from "./key-layout.ts";
 import type { OfferAnswer } from "./offer-outbox.ts";
 import { scopeTestsOf } from "./page-task.ts";
@@ -55,48 +63,88 @@ export class LinkPlacement {
     if (page === undefined) return [];
     // A leader that has just taken over does not know yet where links may lead.
     if (view === undefined) throw new BusyError("the job's state", VIEW_RETRY_MS);
-    const { spec } = view;
-    let links: FoundPage[] = [];
-    let { depth } = page;
-    let [hops, seed] = [0, false];
-    // Of a page with nothing new: what it leads to by the same rule continues a trail.
-    let pattern: string | undefined;
-    const { canonical, repetition } = judgement;
-    if (canonical !== null) {
-      links = [canonical];
-    } else if (outcome.kind === "page") {
-      depth++;
-      if (depth <= spec.scope.maxDepth) links = outcome.found ?? [];
-      if (isRepetition(repetition)) {
-        if (spec.scope.stopNearDuplicates) links = [];
-        else pattern = urlPattern(page.url);
-      }
-    } else if (outcome.kind === "redirect" && page.hops < spec.fetch.maxRedirects) {
-      const { target } = outcome;
-      if (target.key === ref.key) return [];
-      const isIn = await this.#isTargetInScope(view, target, ref.jobId, page.seed);
-      if (isIn) links = [target];
-      hops = page.hops + 1;
-      seed = page.seed;
-    }
-    const [own, foreign]: [OfferedPage[], OfferedPage[]] = [[], []];
-    for (const { url, key, host } of links) {
-      const isOwn = this.#ports.layout.hostPartition(host) === this.#partition;
-      (isOwn ? own : foreign).push({
-        url,
-        key,
-        host,
-        depth,
-        parent: page.url,
-        priority: spec.priority,
-        hops,
-        seed,
-        trail: pattern !== undefined && host === ref.host && pattern === urlPattern(url) ? page.trail + 1 : 0,
-        named: canonical !== null,
-      });
+    const offered = await this.#offered(ref, page, view, outcome, judgement);
+    const own: OfferedPage[] = [];
+    const foreign: OfferedPage[] = [];
+    for (const link of offered) {
+      const isOwn = this.#ports.layout.hostPartition(link.host) === this.#partition;
+      (isOwn ? own : foreign).push(link);
     }
     if (foreign.length > 0 && (await this.#ports.offer(ref.jobId, foreign)) === "refused") return undefined;
     return own;
+  }
+
+  /** What the page leads to, as pages of the job. */
+  async #offered(
+    ref: HandoutRef,
+    page: Readonly<Page>,
+    view: JobView,
+    outcome: Outcome,
+    { canonical, repetition }: Judgement,
+  ): Promise<OfferedPage[]> {
+    const { spec } = view;
+    const { url: parent, depth } = page;
+    const linked = (link: FoundPage, more: Partial<OfferedPage> = {}): OfferedPage => ({
+      url: link.url,
+      key: link.key,
+      host: link.host,
+      depth: depth + 1,
+      parent,
+      priority: spec.priority,
+      hops: 0,
+      seed: false,
+      trail: 0,
+      named: false,
+      sitemap: null,
+      ...more,
+    });
+    switch (outcome.kind) {
+      case "page": {
+        if (canonical !== null) return [linked(canonical, { depth, named: true })];
+        const found = depth < spec.scope.maxDepth ? (outcome.found ?? []) : [];
+        if (!isRepetition(repetition)) return found.map((link) => linked(link));
+        if (spec.scope.stopNearDuplicates) return [];
+        // Where a page with nothing new leads to by the rule that made its own URL, a trail goes on.
+        const pattern = urlPattern(page.url);
+        return found.map((link) => {
+          const goesOn = link.host === ref.host && urlPattern(link.url) === pattern;
+          return linked(link, { trail: goesOn ? page.trail + 1 : 0 });
+        });
+      }
+      case "redirect": {
+        const { target } = outcome;
+        if (target.key === ref.key || page.hops >= spec.fetch.maxRedirects) return [];
+        const hops = page.hops + 1;
+        if (page.sitemap !== null) {
+          if (!this.#mayReadSitemap(ref, view, page.sitemap.level, target)) return [];
+          return [offeredSitemap(target, page.sitemap, { parent, priority: spec.priority, hops })];
+        }
+        const { seed } = page;
+        if (!(await this.#isTargetInScope(view, target, ref.jobId, seed))) return [];
+        const link = linked(target, { depth, hops, seed });
+        const isElsewhere = originOf(target.url) !== originOf(parent);
+        return seed && isElsewhere && asksForSitemaps(spec) ? [link, sitemapsOf(spec, target)] : [link];
+      }
+      case "sitemap": {
+        const level = page.sitemap?.level ?? 0;
+        const of = { parent, priority: spec.priority, hops: 0 };
+        const files = outcome.sitemaps
+          // The next part of a file stands where the file does.
+          .map((file) => ({ file, level: file.part > 0 ? level : level + 1 }))
+          .filter(({ file, level: at }) => this.#mayReadSitemap(ref, view, at, file))
+          .map(({ file, level: at }) => offeredSitemap(file, { level: at, part: file.part }, of));
+        const pages = outcome.found.map((link) => linked(link, { priority: spec.priority + link.priority }));
+        return [...files, ...pages];
+      }
+      default:
+        return [];
+    }
+  }
+
+  /** A robots.txt may name a file anywhere; what that leads to stays with its site, or with the job. */
+  #mayReadSitemap(ref: HandoutRef, view: JobView, level: number, file: FoundPage): boolean {
+    if (level > SITEMAP_LEVEL_MAX) return false;
+    return level <= 1 || isSameSite(ref.host, file.host) || scopeTestsOf(view).byHost(file.url, file.host);
   }
 
   async #isTargetInScope(view: JobView, target: FoundPage, jobId: string, isSeed: boolean): Promise<boolean> {

@@ -3,8 +3,11 @@ import type { JobView } from "../frontier/job-share.ts";
 import { compileScope, type UrlTest } from "../job/scope.ts";
 import type { PageTask } from "./crawl-message.ts";
 
-/** @param depth of the page: at the greatest one its links are not asked for. */
-export function pageTaskOf(view: JobView, url: string, depth: number): PageTask {
+/** @param page at the greatest depth its links are not asked for. */
+export function pageTaskOf(
+  view: JobView,
+  { url, depth, sitemapPart }: { url: string; depth: number; sitemapPart: number | null },
+): PageTask {
   const { scope, fetch, politeness, extract, formats } = view.spec;
   return {
     url,
@@ -15,6 +18,7 @@ export function pageTaskOf(view: JobView, url: string, depth: number): PageTask 
     accept: fetch.accept,
     extract,
     formats,
+    sitemapPart,
     links: {
       hosts: view.scopeHosts === null ? null : [...view.scopeHosts],
       include: scope.include,
@@ -31,20 +35,21 @@ export function pageTaskOf(view: JobView, url: string, depth: number): PageTask 
 
 const compiled = new WeakMap<
   JobView["spec"],
-  { hosts: JobView["scopeHosts"]; test: UrlTest; byUrl: UrlTest }
+  { hosts: JobView["scopeHosts"]; test: UrlTest; byHost: UrlTest; byUrl: UrlTest }
 >();
 
-/** Tests for one state of a job: `inScope`, and `byPattern` which leaves the host aside. */
-export function scopeTestsOf(view: JobView): { inScope: UrlTest; byPattern: UrlTest } {
+/** Tests for one state of a job: `inScope`, and its halves `byHost` and `byPattern`. */
+export function scopeTestsOf(view: JobView): { inScope: UrlTest; byHost: UrlTest; byPattern: UrlTest } {
   let found = compiled.get(view.spec);
   if (found === undefined || found.hosts !== view.scopeHosts) {
     const { include, exclude } = view.spec.scope;
     found = {
       hosts: view.scopeHosts,
       test: compileScope({ hosts: view.scopeHosts, include, exclude }),
+      byHost: compileScope({ hosts: view.scopeHosts, include: [], exclude: [] }),
       byUrl: compileScope({ hosts: null, include, exclude }),
     };
     compiled.set(view.spec, found);
   }
-  return { inScope: found.test, byPattern: found.byUrl };
+  return { inScope: found.test, byHost: found.byHost, byPattern: found.byUrl };
 }

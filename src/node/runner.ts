@@ -192,6 +192,8 @@ export class Runner {
     switch (report.kind) {
       case "page":
         return this.#pageOutcome(message, report);
+      case "sitemap":
+        return { kind: "sitemap", found: [...report.found], sitemaps: [...report.sitemaps] };
       case "redirect":
         return { kind: "redirect", status: report.status, target: report.target };
       case "refused":

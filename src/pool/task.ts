@@ -18,6 +18,8 @@ export interface ScrapeTask {
   /** Rules as in the job's `extract`. */
   readonly extract: Readonly<Record<string, unknown>>;
   readonly formats: readonly string[];
+  /** Which part of a sitemap is wanted, from 0; null: it is a page. */
+  readonly sitemapPart: number | null;
   /** Null: nothing about links is of interest. */
   readonly links: LinkPolicy | null;
   /** CIDRs beside public unicast that may be connected to. */
@@ -58,6 +60,9 @@ export type Task = ScrapeTask | RobotsTask;
 
 /** RFC 9309, 2.3.1.2: at least five are followed, also to other hosts. */
 export const ROBOTS_REDIRECTS_MAX = 5;
+
+/** Entries of a sitemap that are read at once; what is behind them is the next part. */
+export const SITEMAP_PART_LENGTH = 10_000;
 
 /** As long as a task may take before it is clear that something is wrong with it. */
 export function taskMsMax(task: Task): number {
@@ -107,6 +112,15 @@ export interface PageReport {
 
 export type Report =
   | PageReport
+  /** At most `SITEMAP_PART_LENGTH` in all. */
+  | {
+      readonly kind: "sitemap";
+      /** In scope. `priority`: from -10 to 10, against other pages of the job. */
+      readonly found: readonly (FoundLink & { readonly priority: number })[];
+      /** Of an index, wherever they are; and the next part of the same file. */
+      readonly sitemaps: readonly (FoundLink & { readonly part: number })[];
+      readonly latencyMs: number;
+    }
   /** 301, 302, 303, 307, 308 with a usable Location. `target` is canonical; whether it is in scope is for the asker to judge. */
   | {
       readonly kind: "redirect";

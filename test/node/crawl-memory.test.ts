@@ -41,7 +41,7 @@ test("a page that was run is remembered for a minute, whether or not anyone asks
     partition: 1,
     ballot: { round: 1, replicaId: "a/1" },
     ref: { jobId: jobIdOf(1), host: "a.test", key: "k", handout: 1 },
-    task: pageTaskOf(view, "https://a.test/", 0),
+    task: pageTaskOf(view, { url: "https://a.test/", depth: 0, sitemapPart: null }),
     alone: false,
     runnerTimeMs: 0,
     startWithinMs: 500,

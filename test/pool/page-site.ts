@@ -58,6 +58,7 @@ export async function openSite(answers: Answers): Promise<PageSite> {
       accept: ["text/html"],
       extract: { title: "h1" },
       formats: [],
+      sitemapPart: null,
       links: null,
       allowAddresses: ["127.0.0.0/8"],
       keepBody: false,

@@ -3,7 +3,7 @@
  * notes every request, so that a test can count what a site would see.
  */
 import { hash } from "node:crypto";
-import { canonicalUrl, pageKey } from "../../src/frontier/canonical-url.ts";
+import { canonicalUrl, pageKey, sitemapKey } from "../../src/frontier/canonical-url.ts";
 import { compileScope } from "../../src/job/scope.ts";
 import type { Clock } from "../../src/node/clock.ts";
 import type { PoolLike } from "../../src/node/runner.ts";
@@ -24,6 +24,8 @@ export interface SitePage {
   readonly body?: string;
   readonly simhash?: string;
   readonly canonical?: string;
+  /** As a sitemap. */
+  readonly lists?: { readonly pages?: readonly string[]; readonly sitemaps?: readonly string[] };
 }
 
 export interface SiteRequest {
@@ -76,7 +78,8 @@ export class CrawlSite {
     }
     if (page.kills === true) return { kind: "died", alone: false };
     if (page.location !== undefined) {
-      const target = canonicalUrl(page.location, url)!;
+      const to = canonicalUrl(page.location, url)!;
+      const target = task.sitemapPart === null ? to : { ...to, key: sitemapKey(to.url, task.sitemapPart) };
       return { kind: "report", report: { kind: "redirect", status: 301, target, latencyMs: 1 } };
     }
     const isFailing = page.failures !== undefined && seen <= page.failures;
@@ -90,6 +93,22 @@ export class CrawlSite {
       return {
         kind: "report",
         report: { kind: "refused", status, reason: `HTTP ${status}`, retryAfterMs, latencyMs: 1 },
+      };
+    }
+    if (task.sitemapPart !== null) {
+      const of = (text: string) => canonicalUrl(text, url, task.links ?? undefined)!;
+      const { pages = [], sitemaps = [] } = page.lists ?? {};
+      const inScope = compileScope(task.links!);
+      return {
+        kind: "report",
+        report: {
+          kind: "sitemap",
+          found: pages
+            .map((text) => ({ ...of(text), priority: 0 }))
+            .filter((link) => inScope(link.url, link.host)),
+          sitemaps: sitemaps.map((text) => ({ ...of(text), key: sitemapKey(of(text).url, 0), part: 0 })),
+          latencyMs: 1,
+        },
       };
     }
     const found: FoundLink[] = [];
