@@ -47,11 +47,29 @@ export class BatchWindow {
     return first !== undefined && seq >= first.seq;
   }
 
-  /** Batches from `seq` on, at most `count`. */
-  from(seq: number, count: number): readonly Batch[] {
+  /** Of the batches after `seq` up to `last`, as far as they are here. */
+  bytesBetween(seq: number, last: number): number {
     const first = this.#batches[0];
-    if (first === undefined) return [];
+    if (first === undefined) return 0;
+    let bytes = 0;
+    for (let at = Math.max(0, seq + 1 - first.seq); at <= last - first.seq; at++) {
+      bytes += this.#batches[at]?.bytes ?? 0;
+    }
+    return bytes;
+  }
+
+  /** Batches from `seq` on, at most `count`, as long as those before take less than `bytesMax`. */
+  from(seq: number, count: number, bytesMax = Number.POSITIVE_INFINITY): readonly Batch[] {
+    const first = this.#batches[0];
+    if (first === undefined || count <= 0) return [];
     const start = Math.max(0, seq - first.seq);
-    return this.#batches.slice(start, start + count);
+    if (bytesMax === Number.POSITIVE_INFINITY) return this.#batches.slice(start, start + count);
+    let end = start;
+    let bytes = 0;
+    while (end < this.#batches.length && end < start + count && bytes < bytesMax) {
+      bytes += this.#batches[end]!.bytes;
+      end++;
+    }
+    return this.#batches.slice(start, end);
   }
 }

@@ -21,6 +21,8 @@ import { WatchList } from "./watch-list.ts";
 /** Batches that are handed over and not committed. */
 const IN_FLIGHT_MAX = 8;
 const RESEND_BATCHES = 16;
+/** Of batches on their way to one replica: more would only wait there, and be repeated meanwhile. */
+const UNDER_WAY_BYTES = 1024 * 1024;
 const STEP_MS = 50;
 const DEAD_REPEAT_MS = 1_000;
 const HAND_OVER_MS = 500;
@@ -474,7 +476,8 @@ export class Leader {
       return;
     }
     const room = IN_FLIGHT_MAX * 2 - (progress.sent - progress.match);
-    for (const { seq, changes } of this.#window.from(progress.sent + 1, Math.max(0, room))) {
+    const underWay = this.#window.bytesBetween(Math.max(0, progress.match), progress.sent);
+    for (const { seq, changes } of this.#window.from(progress.sent + 1, room, UNDER_WAY_BYTES - underWay)) {
       progress.asked(nowMs);
       progress.sent = seq;
       progress.send(this.#effects, {
@@ -495,7 +498,7 @@ export class Leader {
     }
     progress.sent = after;
     progress.asked(nowMs);
-    for (const { seq, changes } of this.#window.from(after + 1, RESEND_BATCHES)) {
+    for (const { seq, changes } of this.#window.from(after + 1, RESEND_BATCHES, UNDER_WAY_BYTES)) {
       progress.sent = seq;
       progress.send(this.#effects, {
         kind: "append",
@@ -533,6 +536,7 @@ export class Leader {
   #repeat(progress: Progress, nowMs: number): void {
     const isLive = this.#ports.isLive(nodeOf(progress.replicaId));
     if (nowMs < (isLive ? progress.repeatAtMs : progress.askedMs + DEAD_REPEAT_MS)) return;
+    if (isLive) progress.repeated();
     if (!progress.isLevel) {
       progress.isExpected = false;
       this.#offer(progress, nowMs);

@@ -5,6 +5,8 @@ import type { Body } from "./message.ts";
 
 /** Late answers to earlier messages make a trip look shorter than any is. */
 const RESEND_MS_MIN = 20;
+const REPEAT_MS_MIN = 100;
+const REPEAT_MS_MAX = 2_000;
 
 export class Progress {
   readonly replicaId: ReplicaId;
@@ -27,6 +29,8 @@ export class Progress {
   tripMs = 20;
   /** After which batch it was last sent all again, and when. */
   #resent = { after: -1, atMs: Number.NEGATIVE_INFINITY };
+  /** How often what it was sent was sent once more, without a word from it. */
+  #repeats = 0;
   /** How often the window ran over while it was becoming identical. */
   passes = 0;
   /** What was the last batch when it was last offered the state. */
@@ -56,6 +60,12 @@ export class Progress {
       this.#waitingSinceMs = undefined;
     }
     this.answeredMs = nowMs;
+    this.#repeats = 0;
+  }
+
+  /** What it was sent is sent once more: it is given twice the time. */
+  repeated(): void {
+    this.#repeats++;
   }
 
   send(effects: ReplicaEffect[], body: Body): void {
@@ -74,8 +84,12 @@ export class Progress {
     return true;
   }
 
-  /** When what it was sent counts as lost, if it has not said that it has it by then. */
+  /**
+   * When what it was sent counts as lost, if it has not said that it has it by then. One that has much
+   * to catch up with in many groups is slow: repeating all of it again and again would make it slower.
+   */
   get repeatAtMs(): number {
-    return Math.max(this.askedMs, this.answeredMs) + Math.max(100, this.tripMs * 4);
+    const waitMs = Math.max(REPEAT_MS_MIN, this.tripMs * 4) * 2 ** this.#repeats;
+    return Math.max(this.askedMs, this.answeredMs) + Math.min(waitMs, REPEAT_MS_MAX);
   }
 }

@@ -19,8 +19,9 @@ import type { EntryWrite, ReplicaState } from "./replica-state.ts";
 import { carried } from "./transfer-source.ts";
 
 const FETCH_KEYS_MAX = 512;
+/** Doubled with each repeat of a question: who has many to answer is slow, and repeats make it slower. */
 const REPEAT_MS = 300;
-const IDLE_MS = 3_000;
+const IDLE_MS = 5_000;
 const ENTRY_BYTES = 64;
 
 type Listed = Extract<Body, { kind: "listed" }>;
@@ -69,6 +70,7 @@ export class TransferTarget {
   #phase: Phase = "listing";
   #question: Question | undefined;
   #questions = 0;
+  #repeatMs = REPEAT_MS;
   #askedMs: number;
   #heardMs: number;
   #gathering: BucketGathering | undefined;
@@ -129,7 +131,7 @@ export class TransferTarget {
   }
 
   get nextTickMs(): number {
-    return this.#askedMs + REPEAT_MS;
+    return this.#askedMs + this.#repeatMs;
   }
 
   /** When it last got on. */
@@ -215,12 +217,15 @@ export class TransferTarget {
   }
 
   tick(nowMs: number): void {
-    if (this.#end !== undefined || nowMs - this.#askedMs < REPEAT_MS) return;
+    if (this.#end !== undefined || nowMs - this.#askedMs < this.#repeatMs) return;
     this.#askedMs = nowMs;
     // The own disk may take its time; a source may not.
     if (this.#question === undefined) this.#heardMs = nowMs;
     else if (nowMs - this.#heardMs > IDLE_MS) this.#fail("the source is silent");
-    else this.#send(this.#question);
+    else {
+      this.#repeatMs *= 2;
+      this.#send(this.#question);
+    }
   }
 
   close(): void {
@@ -330,6 +335,7 @@ export class TransferTarget {
   #ask(open: Open): void {
     const question: Question = { ...open, transfer: this.transfer, question: ++this.#questions };
     this.#question = question;
+    this.#repeatMs = REPEAT_MS;
     this.#send(question);
   }
 

@@ -229,6 +229,13 @@ test("the window keeps the newest batches and says how far it reaches back", (t)
     [3, 4],
   );
   t.equal(window.bytesAfter(3), 20);
+  t.same([window.bytesBetween(1, 4), window.bytesBetween(3, 4), window.bytesBetween(4, 4)], [20, 10, 0]);
+  t.same(
+    [1, 10, 11, 30].map((bytesMax) => window.from(1, 10, bytesMax).length),
+    [1, 1, 2, 3],
+    "at least one",
+  );
+  t.equal(window.from(1, 10, 0).length, 0);
   window.push({ seq: 6, changes: [], bytes: 1000 });
   t.same([window.first, window.from(1, 9).length], [6, 1], "the newest stays whatever its size");
   t.end();
