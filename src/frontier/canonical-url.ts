@@ -1,12 +1,21 @@
 /**
  * One spelling per page: what decides whether two links are the same page.
  *
- * The WHATWG parser does the heavy part (scheme and host in lower case, A-labels,
- * default ports, dot segments); on top come the normalisations of RFC 3986, 6.2.2
- * that can't change what a server answers: escapes of unreserved characters are
- * decoded, the other escapes upper-cased, an empty query dropped. What does change
- * the meaning on some sites (order of parameters, tracking parameters, doubled
- * slashes) is a setting, off unless the job asks for it.
+ * Always: parsed as browsers do it (WHATWG URL: scheme and host in lower case,
+ * A-labels, IPv4 and IPv6 in their shortest form, default ports and dot segments
+ * gone, backslashes taken for slashes, white space around it dropped); fragment,
+ * user and password dropped, the dot of the root behind a host name too; escapes of
+ * unreserved characters (RFC 3986, 2.3) decoded, the other escapes in upper case; an
+ * empty query dropped. None of this can change what a server answers (RFC 3986,
+ * 6.2.2). Only http and https, at most 2,048 characters.
+ *
+ * What does change the meaning on some sites is a setting of a job's scope, off
+ * unless asked for: `sortQuery` sorts parameters by name (values of one name keep
+ * their order, empty ones go), `dropTracking` drops parameters that only say where a
+ * visitor came from, `mergeSlashes` makes runs of slashes in the path one.
+ *
+ * Kept as they are: upper and lower case of path and query, a slash at the end of
+ * the path, `index.html`, `www.`, `+` and `%20`, session ids.
  */
 import { hash } from "node:crypto";
 

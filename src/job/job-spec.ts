@@ -36,9 +36,13 @@ const scopeSchema = z.strictObject({
   maxPages: z.int().min(1).max(1_000_000_000).default(1000),
   /** Also take the URLs that the sitemaps of the seeds' sites list. */
   sitemaps: z.boolean().default(false),
+  /** Also follow links with `rel=nofollow`, and those of pages whose meta robots or X-Robots-Tag says so. */
   followNofollow: z.boolean().default(false),
+  /** URLs that differ in the order of their parameters are one page. */
   sortQuery: z.boolean().default(false),
+  /** URLs that differ in parameters such as `utm_source` are one page. */
   dropTracking: z.boolean().default(false),
+  /** URLs that differ in doubled slashes of their path are one page. */
   mergeSlashes: z.boolean().default(false),
   /** A page that names another one as its canonical form makes room for that one. */
   canonicalLinks: z.boolean().default(false),

@@ -79,6 +79,113 @@ test("the same page in many spellings has one canonical URL", async (t) => {
     ["http://[::1]:80/", "http://[::1]/"],
     ["http://[0:0:0:0:0:0:0:1]/a", "http://[::1]/a"],
     ["http://[::FFFF:127.0.0.1]/", "http://[::ffff:7f00:1]/"],
+    // Scheme, host and port.
+    ["hTTp://a.example:0080/", "http://a.example/"],
+    ["https://a.example:0443/x", "https://a.example/x"],
+    ["http://a.example:0/", "http://a.example:0/"],
+    ["http://a.example:65535/", "http://a.example:65535/"],
+    ["http:/a.example/x", "http://a.example/x"],
+    ["http:////a.example//x", "http://a.example//x"],
+    ["http:\\/a.example/x", "http://a.example/x"],
+    ["https://user:p%40ss:word@a.example/", "https://a.example/"],
+    ["https://user@name@a.example/", "https://a.example/"],
+    ["http://a_b.example/", "http://a_b.example/"],
+    ["http://-a.example/", "http://-a.example/"],
+    ["http://a..example/", "http://a..example/"],
+    ["http://faß.example/", "http://xn--fa-hia.example/"],
+    ["http://FASS.example/", "http://fass.example/"],
+    ["http://日本語.example/", "http://xn--wgv71a119e.example/"],
+    ["http://例え。テスト/", "http://xn--r8jz45g.xn--zckzah/"],
+    ["http://a%2eexample/", "http://a.example/"],
+    ["http://%41.example/", "http://a.example/"],
+    ["http://a.example%2F/", undefined],
+    ["http://a%00b.example/", undefined],
+    ["http://a<b.example/", undefined],
+    ["http://0300.0250.1/", "http://192.168.0.1/"],
+    ["http://1.2.3/", "http://1.2.0.3/"],
+    ["http://1.2.3.4.5/", undefined],
+    ["http://1.2.3.4./", "http://1.2.3.4/"],
+    ["http://0xffffffff/", "http://255.255.255.255/"],
+    ["http://4294967296/", undefined],
+    ["http://[2001:DB8::0:1]/", "http://[2001:db8::1]/"],
+    ["http://[2001:db8:0:0:1:0:0:1]/", "http://[2001:db8::1:0:0:1]/"],
+    ["http://[::127.0.0.1]/", "http://[::7f00:1]/"],
+    ["http://[fe80::1%25eth0]/", undefined],
+    ["http://::1/", undefined],
+    ["http://a.example:-1/", undefined],
+    ["http://a.example:x/", undefined],
+    ["http://a.example:8080:/", undefined],
+    ["//a.example/", undefined],
+    ["a.example/x", undefined],
+    ["ws://a.example/", undefined],
+    ["file:///etc/passwd", undefined],
+    ["blob:http://a.example/1", undefined],
+    ["tel:+4312345", undefined],
+    ["about:blank", undefined],
+    ["http", undefined],
+    ["http:", undefined],
+    ["#top", undefined],
+    // White space and controls.
+    ["\u0000\u001f http://a.example/x \u0001", "http://a.example/x"],
+    ["ht\ttp://a.example/x\r\n/y", "http://a.example/x/y"],
+    ["http://a.example/x\u0000y", "http://a.example/x%00y"],
+    ["http://a.example/\u00a0x", "http://a.example/%C2%A0x"],
+    ["http://a.example/x\u3000", "http://a.example/x%E3%80%80"],
+    // Dot segments.
+    ["http://a.example/./././x", "http://a.example/x"],
+    ["http://a.example/a/b/../../../c", "http://a.example/c"],
+    ["http://a.example/a/b/..", "http://a.example/a/"],
+    ["http://a.example/a/../", "http://a.example/"],
+    ["http://a.example/a/.%2E/b", "http://a.example/b"],
+    ["http://a.example/a/%2E./b", "http://a.example/b"],
+    ["http://a.example/a/%252e%252e/b", "http://a.example/a/%252e%252e/b"],
+    ["http://a.example/a/..;/b", "http://a.example/a/..;/b"],
+    ["http://a.example/a//../b", "http://a.example/a/b"],
+    ["http://a.example/.well-known/x", "http://a.example/.well-known/x"],
+    ["http://a.example/?x=/../y", "http://a.example/?x=/../y"],
+    // Escapes.
+    ["http://a.example/%30%39%5A%7a", "http://a.example/09Zz"],
+    [
+      "http://a.example/%21%24%26%27%28%29%2a%2b%2c%3b%3d",
+      "http://a.example/%21%24%26%27%28%29%2A%2B%2C%3B%3D",
+    ],
+    ["http://a.example/!$&'()*+,;=:@", "http://a.example/!$&'()*+,;=:@"],
+    ["http://a.example/[x]|y", "http://a.example/[x]|y"],
+    ["http://a.example/{x}`y^", "http://a.example/%7Bx%7D%60y%5E"],
+    ['http://a.example/"x"<y>', "http://a.example/%22x%22%3Cy%3E"],
+    ["http://a.example/%5bx%5d", "http://a.example/%5Bx%5D"],
+    ["http://a.example/%3f%23", "http://a.example/%3F%23"],
+    ["http://a.example/%E2%82%AC€", "http://a.example/%E2%82%AC%E2%82%AC"],
+    ["http://a.example/%ff%fe", "http://a.example/%FF%FE"],
+    ["http://a.example/%e9", "http://a.example/%E9"],
+    ["http://a.example/😀", "http://a.example/%F0%9F%98%80"],
+    ["http://a.example/\ud800x", "http://a.example/%EF%BF%BDx"],
+    ["http://a.example/%u0041", "http://a.example/%u0041"],
+    ["http://a.example/%%", "http://a.example/%%"],
+    ["http://a.example/%2", "http://a.example/%2"],
+    ["http://a.example/%25%37%65", "http://a.example/%257e"],
+    ["http://a.example/%25%32%35", "http://a.example/%2525"],
+    // Queries.
+    ["http://a.example?x", "http://a.example/?x"],
+    ["http://a.example/x?y?z", "http://a.example/x?y?z"],
+    ["http://a.example/?x=1&x=1", "http://a.example/?x=1&x=1"],
+    ["http://a.example/?B=1&a=2", "http://a.example/?B=1&a=2"],
+    ["http://a.example/?x= y", "http://a.example/?x=%20y"],
+    ["http://a.example/?x=<y>&z='", "http://a.example/?x=%3Cy%3E&z=%27"],
+    ["http://a.example/?x=%2b+%20", "http://a.example/?x=%2B+%20"],
+    ["http://a.example/?%2E%2E/%7E", "http://a.example/?../~"],
+    ["http://a.example/?x=[1]|2^3`{4}", "http://a.example/?x=[1]|2^3`{4}"],
+    ["http://a.example/x;jsessionid=1?y", "http://a.example/x;jsessionid=1?y"],
+    ["http://a.example/?#?x", "http://a.example/"],
+    ["http://a.example/x#a#b", "http://a.example/x"],
+    ["http://a.example/#!/x", "http://a.example/"],
+    ["http://a.example/x#:~:text=y", "http://a.example/x"],
+    // What is another page stays one.
+    ["http://a.example/INDEX.html", "http://a.example/INDEX.html"],
+    ["http://www.a.example/", "http://www.a.example/"],
+    ["http://a.example/index.html", "http://a.example/index.html"],
+    ["http://a.example/?utm_source=x", "http://a.example/?utm_source=x"],
+    ["http://a.example/?PHPSESSID=1", "http://a.example/?PHPSESSID=1"],
     // None at all.
     ["ftp://example.org/", undefined],
     ["mailto:a@example.org", undefined],
@@ -130,6 +237,31 @@ test("what changes the meaning on some sites is done on request only", async (t)
     [{ mergeSlashes: true }, "http://a//b///c//?d=//e", "http://a/b/c/?d=//e"],
     [{ mergeSlashes: true }, "http://a/b%2F%2Fc", "http://a/b%2F%2Fc"],
     [{}, "http://a//b?b&a&utm_source=x", "http://a//b?b&a&utm_source=x"],
+    [{ sortQuery: true }, "http://a/?", "http://a/"],
+    [{ sortQuery: true }, "http://a/?z", "http://a/?z"],
+    [{ sortQuery: true }, "http://a/?a=2&a=1", "http://a/?a=2&a=1"],
+    [{ sortQuery: true }, "http://a/?A=1&a=2&B=3", "http://a/?A=1&B=3&a=2"],
+    [{ sortQuery: true }, "http://a/?a10=1&a9=2", "http://a/?a10=1&a9=2"],
+    [{ sortQuery: true }, "http://a/?=x&a=1", "http://a/?=x&a=1"],
+    [{ sortQuery: true }, "http://a/?b=a=1&a==", "http://a/?a==&b=a=1"],
+    [{ sortQuery: true }, "http://a/?%C3%A9=1&e=2", "http://a/?%C3%A9=1&e=2"],
+    [{ sortQuery: true }, "http://a/?x;y=1&a", "http://a/?a&x;y=1"],
+    [{ dropTracking: true }, "http://a/?utm_source", "http://a/"],
+    [{ dropTracking: true }, "http://a/?a&utm_campaign=x&&b", "http://a/?a&&b"],
+    [{ dropTracking: true }, "http://a/?GCLID=1&dclid=2&wbraid=3&gbraid=4", "http://a/"],
+    [{ dropTracking: true }, "http://a/?ref=x&source=y&campaign=z", "http://a/?ref=x&source=y&campaign=z"],
+    [{ dropTracking: true }, "http://a/utm_source=x?fbclids=1", "http://a/utm_source=x?fbclids=1"],
+    [{ dropTracking: true }, "http://a/?q=utm_source=x", "http://a/?q=utm_source=x"],
+    [{ dropTracking: true }, "http://a/?_ga=1&_gl=2&yclid=3&igshid=4&srsltid=5&id=6", "http://a/?id=6"],
+    [{ mergeSlashes: true }, "http://a//", "http://a/"],
+    [{ mergeSlashes: true }, "http://a///..//b", "http://a/b"],
+    [{ mergeSlashes: true }, "http://a/b//../c", "http://a/b/c"],
+    [{ mergeSlashes: true }, "http://a/https://b/", "http://a/https:/b/"],
+    [
+      { mergeSlashes: true, sortQuery: true, dropTracking: true },
+      "http://a//?z&utm_id=1&b=//",
+      "http://a/?b=//&z",
+    ],
   ];
 
   for (const [settings, text, url] of table) {
@@ -220,6 +352,101 @@ test(`a canonical URL is its own canonical URL (SEED=${seed})`, async (t) => {
       },
     ),
     { seed, numRuns: 3000 },
+  );
+  t.pass();
+});
+
+test(`however a URL is respelled, its canonical form is the same; what is reserved stays as it is (SEED=${seed})`, async (t) => {
+  const unreserved = [..."abyzAZ019-._~"];
+  const reserved = [
+    "%2F",
+    "%3F",
+    "%23",
+    "%25",
+    "%C3%A9",
+    "%20",
+    "!",
+    "$",
+    "&",
+    "'",
+    "(",
+    ")",
+    "*",
+    "+",
+    ",",
+    ";",
+    "=",
+  ];
+  const segment = fc.array(fc.constantFrom(...unreserved, ...reserved), { minLength: 1, maxLength: 8 });
+  const page = fc.record({
+    segments: fc.array(segment, { maxLength: 4 }),
+    query: fc.option(
+      fc.array(fc.constantFrom(...unreserved, "%26", "%C3%A9", "&", "=", "/", "?"), { minLength: 1 }),
+    ),
+    port: fc.constantFrom("", ":8080"),
+  });
+  const choices = fc.infiniteStream(fc.nat(5));
+  const respell = (pieces: readonly string[], next: () => number) =>
+    pieces
+      .map((piece) => {
+        if (piece.startsWith("%")) return next() < 3 ? piece.toLowerCase() : piece;
+        if (!/[\w.~-]/.test(piece) || next() < 3) return piece;
+        return `%${piece.charCodeAt(0).toString(16)}`;
+      })
+      .join("");
+
+  fc.assert(
+    fc.property(page, choices, ({ segments, query, port }, stream) => {
+      const next = () => stream.next().value as number;
+      // A segment of dots alone is none.
+      const names = segments.filter((pieces) => !/^\.{1,2}$/.test(pieces.join("")));
+      const plain = `http://host.example${port}/${names.map((pieces) => pieces.join("")).join("/")}${query === null ? "" : `?${query.join("")}`}`;
+      const path = names
+        .map((pieces) => `${["", "./", "x/../", "x/%2e%2E/"][next() % 4]}${respell(pieces, next)}`)
+        .join("/");
+      const respelled = `${["http", "HTTP", "Http"][next() % 3]}://${["", "u@", "u:p@"][next() % 3]}${
+        ["host.example", "HOST.Example", "h%6Fst.example", "host.example."][next() % 4]
+      }${port === "" ? ["", ":", ":80"][next() % 3] : port}/${path}${
+        query === null ? ["", "?"][next() % 2] : `?${respell(query, next)}`
+      }${["", "#", "#f?x"][next() % 3]}`;
+
+      const [a, b] = [canonicalUrl(plain), canonicalUrl(respelled)];
+      // An apostrophe in a query is escaped by the URL parser alone.
+      const expected = query === null ? plain : plain.replace(/\?.*$/, (text) => text.replaceAll("'", "%27"));
+      if (a?.url !== expected || b?.url !== a.url || b.key !== a.key) {
+        throw new Error(`${plain} -> ${a?.url}; ${respelled} -> ${b?.url}`);
+      }
+    }),
+    { seed, numRuns: 2_000 },
+  );
+  t.pass();
+});
+
+test(`a canonical URL is short, ASCII, and without fragment and user; settings don't disturb one another (SEED=${seed})`, async (t) => {
+  const text = fc.oneof(
+    fc.webUrl({ withQueryParameters: true, withFragments: true }),
+    fc.string({ unit: "binary" }).map((tail) => `https://u:p@host.example/${tail}`),
+  );
+  fc.assert(
+    fc.property(text, (url) => {
+      const plain = canonicalUrl(url);
+      if (plain === undefined) return;
+      if (
+        !/^https?:\/\/[\x21-\x7e]+$/.test(plain.url) ||
+        /#|^https?:\/\/[^/]*@/.test(plain.url) ||
+        plain.url.length > 2048
+      ) {
+        throw new Error(plain.url);
+      }
+      const all = { sortQuery: true, dropTracking: true, mergeSlashes: true };
+      const stepwise = [
+        { ...asWritten, mergeSlashes: true },
+        { ...asWritten, dropTracking: true },
+        { ...asWritten, sortQuery: true },
+      ].reduce((form, settings) => canonicalUrl(form, undefined, settings)!.url, plain.url);
+      if (canonicalUrl(url, undefined, all)!.url !== stepwise) throw new Error(`${url}: ${stepwise}`);
+    }),
+    { seed, numRuns: 2_000 },
   );
   t.pass();
 });
