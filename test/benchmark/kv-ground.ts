@@ -96,6 +96,7 @@ export class Ground {
       cpuUs: sum("cpuUs"),
       fsyncs: sum("fsyncs"),
       storedBytes: sum("storedBytes"),
+      receivedBytes: sum("receivedBytes"),
       writtenBytes: sum("writtenBytes"),
       readBytes: sum("readBytes"),
     };
@@ -139,6 +140,7 @@ export function less(after: Spent, before: Spent): Spent {
     cpuUs: after.cpuUs - before.cpuUs,
     fsyncs: after.fsyncs - before.fsyncs,
     storedBytes: after.storedBytes - before.storedBytes,
+    receivedBytes: after.receivedBytes - before.receivedBytes,
     writtenBytes: after.writtenBytes - before.writtenBytes,
     readBytes: after.readBytes - before.readBytes,
   };

@@ -3,8 +3,10 @@
  * the channel to the benchmark what the server has spent so far, and profiles it
  * while asked to. The server knows nothing of it.
  */
+import { subscribe } from "node:diagnostics_channel";
 import { writeFile } from "node:fs/promises";
 import { Session } from "node:inspector/promises";
+import { Socket } from "node:net";
 import { ClassicLevel } from "classic-level";
 import { z } from "zod";
 
@@ -22,9 +24,14 @@ export const toldSchema = z.object({
   fsyncs: z.number(),
   /** Bytes of keys and values in those batches. */
   storedBytes: z.number(),
+  /** From all connections, of either direction. */
+  receivedBytes: z.number(),
 });
 
 const spent = { fsyncs: 0, storedBytes: 0 };
+const sockets = new Set<Socket>();
+/** From connections that are closed. */
+let receivedBefore = 0;
 
 // What the server starts is not to be watched, and may not even read this file.
 delete process.env.NODE_OPTIONS;
@@ -40,6 +47,8 @@ function watch(): void {
     return Reflect.apply(batch, this, [operations, options]);
   };
   Object.defineProperty(ClassicLevel.prototype, "batch", { value: counted });
+  subscribe("net.client.socket", connected);
+  subscribe("net.server.socket", connected);
   process.on("message", (message) => {
     const asked = askedSchema.safeParse(message);
     if (!asked.success) return;
@@ -50,9 +59,21 @@ function watch(): void {
   process.channel?.unref();
 }
 
+function connected(message: unknown): void {
+  const socket = (message as { readonly socket?: unknown }).socket;
+  if (!(socket instanceof Socket)) return;
+  sockets.add(socket);
+  socket.once("close", () => {
+    sockets.delete(socket);
+    receivedBefore += socket.bytesRead;
+  });
+}
+
 function tell(id: number): void {
   const { user, system } = process.cpuUsage();
-  process.send?.({ probe: id, cpuUs: user + system, ...spent });
+  let receivedBytes = receivedBefore;
+  for (const { bytesRead } of sockets) receivedBytes += bytesRead;
+  process.send?.({ probe: id, cpuUs: user + system, ...spent, receivedBytes });
 }
 
 async function profile(ms: number, file: string): Promise<void> {
