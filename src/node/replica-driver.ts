@@ -38,7 +38,7 @@ import type { Member } from "../ring/member.ts";
 import type { Store, StoredEntry, StoreSnapshot } from "../store/store.ts";
 import { LedBook } from "./led-book.ts";
 import type { Holding } from "./peer-contract.ts";
-import { decodeMeta, encodeMeta } from "./replica-meta.ts";
+import { decodeMeta, encodeClaim, encodeMeta, isSameLasting } from "./replica-meta.ts";
 
 /** Ticks are no nearer to one another, and farther apart only while nothing is due. */
 const TICK_MS = 20;
@@ -125,6 +125,8 @@ interface Held {
   readonly snapshots: Map<number, StoreSnapshot>;
   readonly comparisons: Map<number, (compared: RootsCompared) => void>;
   isFlushWanted: boolean;
+  /** As last handed to the store; undefined: nothing since it was opened. */
+  written: ReplicaMeta | undefined;
   /** As it was when last looked at. */
   config: Replica["config"] | undefined;
   /** Of the ballot that it leads or stands for, as when last looked at. */
@@ -254,7 +256,10 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   /** A record that can't be read is never taken for absent: what it stood for has another id from now on. */
   #openOne(partition: number, bytes: Uint8Array): Held | undefined {
     try {
-      return this.#hold(partition, decodeMeta(bytes));
+      return this.#hold(
+        partition,
+        decodeMeta(bytes, () => this.#store.claim(partition)),
+      );
     } catch (error) {
       if (!(error instanceof DamagedError)) throw error;
       this.#log.error("a replica can't be read and is to be fetched again", { partition, error });
@@ -264,7 +269,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       this.#replicas.delete(partition);
       this.#ledIsStale();
       this.#store
-        .write({ partition, generation: next.generation, changes: [], meta: encodeMeta(next) })
+        .write({ partition, generation: next.generation, changes: [], ...asStored(next) })
         .catch((cause: unknown) => this.#storeFailed(cause));
       return this.#hold(partition, next);
     }
@@ -600,16 +605,18 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       get: (generation, key) => this.#read(partition, generation, key),
       write: ({ token, generation, changes, meta: next }) => {
         this.#store
-          .write({
-            partition,
-            generation,
-            changes,
-            ...(next === undefined ? {} : { meta: encodeMeta(next) }),
-          })
+          .write(
+            next === undefined
+              ? { partition, generation, changes }
+              : isSameLasting(held.written, next)
+                ? { partition, generation, changes, claim: encodeClaim(next) }
+                : { partition, generation, changes, ...asStored(next) },
+          )
           .then(
             () => this.#persisted(held, token),
             (error: unknown) => this.#refused(held, error),
           );
+        if (next !== undefined) held.written = next;
       },
     };
     const position = positionOf(partition, this.#partitionCount);
@@ -638,6 +645,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       snapshots: new Map(),
       comparisons: new Map(),
       isFlushWanted: false,
+      written: undefined,
       config: undefined,
       standingRound: undefined,
       isDamaged: false,
@@ -902,7 +910,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       partition,
       generation: next.generation,
       changes: [],
-      meta: encodeMeta(next),
+      ...asStored(next),
     });
     const successor = this.#hold(partition, next);
     written.then(
@@ -1083,6 +1091,10 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     const member = isNodeId(nodeId) ? this.#ring.member(nodeId) : undefined;
     if (member !== undefined && !this.#isStopped) this.#send(member, message);
   }
+}
+
+function asStored(meta: ReplicaMeta): { meta: Uint8Array; claim: Uint8Array } {
+  return { meta: encodeMeta(meta), claim: encodeClaim(meta) };
 }
 
 /** What the store can't give back; undefined for what is no word of the store. */

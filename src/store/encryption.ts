@@ -11,8 +11,12 @@ import type { StoredEntry } from "./store.ts";
 
 /** Authenticated encryption with the server's own data keys. */
 export interface StoreCipher {
-  /** A fresh nonce each time: two calls never give the same bytes. */
-  seal(plain: Uint8Array, associated: Uint8Array): Uint8Array;
+  /**
+   * A fresh nonce each time: two calls never give the same bytes.
+   *
+   * @param room bytes that are left free before what is sealed.
+   */
+  seal(plain: Uint8Array, associated: Uint8Array, room?: number): Uint8Array;
 
   /** @throws {DamagedError} not sealed by this cipher with this associated data, or changed since. */
   open(sealed: Uint8Array, associated: Uint8Array): Uint8Array;
@@ -22,8 +26,8 @@ const EXPIRES = 1;
 const HEAD_BYTES = 3;
 const EXPIRY_BYTES = 8;
 
-/** @param place where the record lies, as a binary string: its key on disk. */
-export function sealEntry(cipher: StoreCipher, place: string, entry: StoredEntry): Uint8Array {
+/** @param place where the record lies, as a binary string: its key on disk. @param room as of `StoreCipher.seal`. */
+export function sealEntry(cipher: StoreCipher, place: string, entry: StoredEntry, room: number): Uint8Array {
   const { version, value, expiresAtMs } = entry;
   const versionBytes = Buffer.byteLength(version, "utf8");
   if (versionBytes > 0xffff) throw new RangeError("a version has at most 65,535 bytes");
@@ -34,7 +38,7 @@ export function sealEntry(cipher: StoreCipher, place: string, entry: StoredEntry
   if (expiresAtMs !== undefined) plain.writeDoubleBE(expiresAtMs, HEAD_BYTES);
   plain.write(version, HEAD_BYTES + expiryBytes, versionBytes, "utf8");
   plain.set(value, HEAD_BYTES + expiryBytes + versionBytes);
-  return cipher.seal(plain, Buffer.from(place, "latin1"));
+  return cipher.seal(plain, Buffer.from(place, "latin1"), room);
 }
 
 /** @param what names the record in the error. @throws {DamagedError} */
@@ -54,8 +58,8 @@ export function openEntry(
   return hasExpiry ? { version, value, expiresAtMs: head.readDoubleBE(HEAD_BYTES) } : { version, value };
 }
 
-export function sealBytes(cipher: StoreCipher, place: string, bytes: Uint8Array): Uint8Array {
-  return cipher.seal(bytes, Buffer.from(place, "latin1"));
+export function sealBytes(cipher: StoreCipher, place: string, bytes: Uint8Array, room = 0): Uint8Array {
+  return cipher.seal(bytes, Buffer.from(place, "latin1"), room);
 }
 
 /** @param what names the record in the error. @throws {DamagedError} */

@@ -13,7 +13,7 @@ import { z } from "zod";
 import { DamagedError, UnavailableError, UsageError } from "../errors.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { OrderedMap } from "./ordered-map.ts";
-import type { RecordChange, RecordSnapshot, RecordTable } from "./record-table.ts";
+import type { RecordChange, RecordSnapshot, RecordTable, SharedRecord } from "./record-table.ts";
 
 const JOURNAL = "journal";
 const RECORD = "record-";
@@ -26,7 +26,7 @@ const journalSchema = z.array(z.tuple([z.string().startsWith(RECORD), z.base64()
 export class JournaledKeyv implements RecordTable {
   readonly #keyv: Keyv<string>;
   readonly #records = new OrderedMap<Uint8Array>();
-  readonly #commits: GroupCommit<RecordChange>;
+  readonly #commits: GroupCommit<RecordChange | SharedRecord>;
   // Keyv reports errors as events once anybody listens, and answers as if nothing were there.
   #lastError: { readonly cause: unknown } | undefined;
   readonly #onError = (cause: unknown) => {
@@ -51,7 +51,15 @@ export class JournaledKeyv implements RecordTable {
     return this.#records.get(key);
   }
 
-  commit(changes: readonly RecordChange[]): Promise<void> {
+  get failure(): UnavailableError | undefined {
+    return this.#commits.failure;
+  }
+
+  get room(): number {
+    return 0;
+  }
+
+  commit(changes: readonly RecordChange[], shared?: SharedRecord): Promise<void> {
     if (this.#commits.failure !== undefined) return Promise.reject(this.#commits.failure);
     let bytes = 0;
     for (const { key, record } of changes) {
@@ -59,7 +67,7 @@ export class JournaledKeyv implements RecordTable {
       else this.#records.set(key, record);
       bytes += key.length + (record?.length ?? 0);
     }
-    return this.#commits.commit(changes, bytes);
+    return this.#commits.commit(shared === undefined ? changes : [...changes, shared], bytes);
   }
 
   snapshot(): RecordSnapshot {
@@ -78,7 +86,21 @@ export class JournaledKeyv implements RecordTable {
     this.#keyv.off("error", this.#onError);
   }
 
-  async #write(changes: readonly RecordChange[]): Promise<void> {
+  async #write(group: readonly (RecordChange | SharedRecord)[]): Promise<void> {
+    const changes: RecordChange[] = [];
+    const sharedByKey = new Map<string, SharedRecord>();
+    for (const one of group) {
+      if (!("apply" in one)) changes.push(one);
+      else {
+        one.apply();
+        sharedByKey.set(one.key, one);
+      }
+    }
+    for (const { key, record } of sharedByKey.values()) {
+      const bytes = record();
+      this.#records.set(key, bytes);
+      changes.push({ key, record: bytes });
+    }
     const journal = changes.map(({ key, record }): [string, string | null] => [
       RECORD + Buffer.from(key, "latin1").toString("hex"),
       record === undefined ? null : Buffer.from(record).toString("base64"),

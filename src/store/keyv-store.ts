@@ -8,7 +8,8 @@
  */
 import assert from "node:assert/strict";
 import type { Keyv } from "keyv";
-import { BusyError, DamagedError } from "../errors.ts";
+import { BusyError, DamagedError, type UnavailableError } from "../errors.ts";
+import { ClaimPages } from "./claim-pages.ts";
 import { openBytes, openEntry, type StoreCipher, sealBytes, sealEntry } from "./encryption.ts";
 import { JournaledKeyv } from "./journaled-keyv.ts";
 import { LevelAdapter } from "./level-adapter.ts";
@@ -30,6 +31,7 @@ export class KeyvStore implements Store {
   readonly #name: string;
   readonly #table: RecordTable;
   readonly #cipher: StoreCipher;
+  readonly #claims = new ClaimPages((key, page) => this.#sealed(key, page));
   // All meta records, opened; one that could not be is its error.
   readonly #meta = new Map<number, Uint8Array | DamagedError>();
   readonly #dropping = new Set<number>();
@@ -71,21 +73,34 @@ export class KeyvStore implements Store {
   }
 
   write(batch: StoreBatch): Promise<void> {
-    const { partition, generation, changes, meta } = batch;
+    const { partition, generation, changes, meta, claim } = batch;
     if (this.#dropping.has(partition)) {
       return Promise.reject(new BusyError(`deleting the earlier replica of partition ${partition}`, 100));
     }
-    const prefix = entryPrefix(partition, generation);
-    const records: RecordChange[] = changes.map((change) => {
-      const key = prefix + checked(change.key);
-      return { key, record: change.kind === "put" ? sealEntry(this.#cipher, key, change.entry) : undefined };
-    });
+    const records: RecordChange[] = [];
+    if (changes.length > 0) {
+      const prefix = entryPrefix(partition, generation);
+      for (const change of changes) {
+        const key = prefix + checked(change.key);
+        const record =
+          change.kind === "put" ? sealEntry(this.#cipher, key, change.entry, this.#table.room) : undefined;
+        records.push({ key, record });
+      }
+    }
     if (meta !== undefined) {
       const key = META + uint16(partition);
-      records.push({ key, record: sealBytes(this.#cipher, key, meta) });
+      records.push({ key, record: this.#sealed(key, meta) });
       this.#meta.set(partition, meta);
     }
-    return this.#table.commit(records);
+    return this.#table.commit(
+      records,
+      claim === undefined ? undefined : this.#claims.change(partition, claim),
+    );
+  }
+
+  /** Why nothing can be written any more; undefined while all is well. */
+  get failure(): UnavailableError | undefined {
+    return this.#table.failure;
   }
 
   get(partition: number, generation: number, key: StoreKey): StoredEntry | undefined {
@@ -100,6 +115,10 @@ export class KeyvStore implements Store {
     return meta;
   }
 
+  claim(partition: number): Uint8Array | undefined {
+    return this.#claims.of(partition);
+  }
+
   /** What `writeMark` wrote last; undefined in a store that never had one. @throws {DamagedError} */
   mark(): string | undefined {
     const record = this.#table.read(MARK);
@@ -110,8 +129,7 @@ export class KeyvStore implements Store {
 
   /** Durable when the promise resolves. */
   async writeMark(mark: string): Promise<void> {
-    const record = sealBytes(this.#cipher, MARK, Buffer.from(mark, "latin1"));
-    await this.#table.commit([{ key: MARK, record }]);
+    await this.#table.commit([{ key: MARK, record: this.#sealed(MARK, Buffer.from(mark, "latin1")) }]);
   }
 
   partitions(): number[] {
@@ -140,10 +158,13 @@ export class KeyvStore implements Store {
   }
 
   async dropPartition(partition: number): Promise<void> {
-    const marker = { key: DROPPED + uint16(partition), record: EMPTY };
+    const marker = { key: DROPPED + uint16(partition), record: new Uint8Array(this.#table.room) };
     this.#dropping.add(partition);
     this.#meta.delete(partition);
-    await this.#table.commit([{ key: META + uint16(partition), record: undefined }, marker]);
+    await this.#table.commit(
+      [{ key: META + uint16(partition), record: undefined }, marker],
+      this.#claims.change(partition, undefined),
+    );
     await this.#finishDrop(partition);
   }
 
@@ -165,6 +186,15 @@ export class KeyvStore implements Store {
         } catch (error) {
           if (!(error instanceof DamagedError)) throw error;
           this.#meta.set(partition, error);
+        }
+      }
+      const { prefix } = ClaimPages;
+      for (const [key, record] of await snapshot.scan({ from: prefix, until: prefixEnd(prefix), limit })) {
+        try {
+          this.#claims.load(key, () => openBytes(this.#cipher, key, record, () => this.#what(key)));
+        } catch (error) {
+          if (!(error instanceof DamagedError)) throw error;
+          this.#claims.damaged(key, error);
         }
       }
       for (const key of await snapshot.keys({ from: DROPPED, until: prefixEnd(DROPPED), limit })) {
@@ -194,14 +224,17 @@ export class KeyvStore implements Store {
     }
   }
 
+  #sealed(key: string, bytes: Uint8Array): Uint8Array {
+    return sealBytes(this.#cipher, key, bytes, this.#table.room);
+  }
+
   #what(place: string): string {
+    if (place.startsWith(ClaimPages.prefix)) return `a record of several partitions in ${this.#name}`;
     const key = Buffer.from(place.slice(place.startsWith(ENTRY) ? 7 : 3), "latin1").toString("hex");
     const record = place.startsWith(ENTRY) ? `entry ${key}` : "the meta record";
     return `${record} of partition ${partitionIn(place)} in ${this.#name}`;
   }
 }
-
-const EMPTY = new Uint8Array(0);
 
 function uint16(value: number): string {
   assert(Number.isInteger(value) && value >= 0 && value <= 0xffff, `not a partition: ${value}`);

@@ -18,6 +18,7 @@ import {
   type RecordRange,
   type RecordSnapshot,
   type RecordTable,
+  type SharedRecord,
 } from "./record-table.ts";
 
 export type Level = ClassicLevel<string, Buffer>;
@@ -44,18 +45,13 @@ export class LevelAdapter extends EventEmitter implements KeyvStorageAdapter, Re
   readonly #level: Level;
   // Operations that may not be visible in LevelDB yet, the newest of each key.
   readonly #overlay = new OrderedMap<Operation>();
-  readonly #commits: GroupCommit<Operation>;
+  readonly #commits: GroupCommit<Operation | SharedRecord>;
 
   /** @param level open, with `binaryKeys` and values as buffers. */
   constructor(level: Level) {
     super();
     this.#level = level;
-    this.#commits = new GroupCommit(level.location, async (operations) => {
-      await level.batch(operations as Operation[], { sync: true });
-      for (const operation of operations) {
-        if (this.#overlay.get(operation.key) === operation) this.#overlay.delete(operation.key);
-      }
-    });
+    this.#commits = new GroupCommit(level.location, (group) => this.#write(group));
   }
 
   get capabilities() {
@@ -68,10 +64,18 @@ export class LevelAdapter extends EventEmitter implements KeyvStorageAdapter, Re
     return this.#readRaw(this.#prefixed(key))?.subarray(1);
   }
 
-  commit(changes: readonly RecordChange[]): Promise<void> {
-    return this.#commit(
-      changes.map(({ key, record }) => this.#operation(key, record && Buffer.concat([RECORD, record]))),
-    );
+  get failure(): UnavailableError | undefined {
+    return this.#commits.failure;
+  }
+
+  /** For the first byte of a value. */
+  get room(): number {
+    return 1;
+  }
+
+  commit(changes: readonly RecordChange[], shared?: SharedRecord): Promise<void> {
+    const operations = changes.map(({ key, record }) => this.#operation(key, record && asRecord(record)));
+    return this.#commit(operations, shared);
   }
 
   snapshot(): RecordSnapshot {
@@ -171,14 +175,33 @@ export class LevelAdapter extends EventEmitter implements KeyvStorageAdapter, Re
     return value === undefined ? { type: "del", key: prefixed } : { type: "put", key: prefixed, value };
   }
 
-  #commit(operations: readonly Operation[]): Promise<void> {
+  async #write(group: readonly (Operation | SharedRecord)[]): Promise<void> {
+    const operations: Operation[] = [];
+    const shared = new Map<string, SharedRecord>();
+    for (const one of group) {
+      if ("type" in one) operations.push(one);
+      else {
+        one.apply();
+        shared.set(one.key, one);
+      }
+    }
+    const own = operations.length;
+    for (const { key, record } of shared.values()) operations.push(this.#operation(key, asRecord(record())));
+    await this.#level.batch(operations, { sync: true });
+    for (let i = 0; i < own; i++) {
+      const operation = operations[i]!;
+      if (this.#overlay.get(operation.key) === operation) this.#overlay.delete(operation.key);
+    }
+  }
+
+  #commit(operations: readonly Operation[], shared?: SharedRecord): Promise<void> {
     if (this.#commits.failure !== undefined) return Promise.reject(this.#commits.failure);
     let bytes = 0;
     for (const operation of operations) {
       this.#overlay.set(operation.key, operation);
       bytes += operation.key.length + (operation.type === "put" ? operation.value.length : 0);
     }
-    return this.#commits.commit(operations, bytes);
+    return this.#commits.commit(shared === undefined ? operations : [...operations, shared], bytes);
   }
 
   #readRaw(key: string): Buffer | undefined {
@@ -194,7 +217,12 @@ export class LevelAdapter extends EventEmitter implements KeyvStorageAdapter, Re
 
 type KeyvEntryOf<Value> = { value: Value; expires?: number | undefined } | string | undefined;
 
-const RECORD = Buffer.from([0]);
+/** Neither text nor with an expiry. */
+function asRecord(record: Uint8Array): Buffer {
+  const bytes = Buffer.from(record.buffer, record.byteOffset, record.byteLength);
+  bytes[0] = 0;
+  return bytes;
+}
 
 /** LevelDB and overlay as they stood together, merged in key order. */
 class LevelSnapshot implements RecordSnapshot {

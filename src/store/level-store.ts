@@ -47,12 +47,12 @@ export class LevelStore implements Store {
 
   /** Why nothing can be written; undefined while all is well. */
   get failure(): UnavailableError | undefined {
-    return this.#failure;
+    return this.#failure ?? this.#store.failure;
   }
 
   /** Whether what failed was no refusal of the disk, but LevelDB's own files. */
   get isDamaged(): boolean {
-    const cause = this.#failure?.cause;
+    const cause = this.failure?.cause;
     return cause instanceof Error && "code" in cause && cause.code === "LEVEL_CORRUPTION";
   }
 
@@ -70,14 +70,12 @@ export class LevelStore implements Store {
     this.#failure = undefined;
   }
 
-  async write(batch: StoreBatch): Promise<void> {
-    const store = this.#store;
+  write(batch: StoreBatch): Promise<void> {
     try {
-      await store.write(batch);
+      return this.#store.write(batch);
     } catch (error) {
-      // One that refuses for a moment, as while a partition is deleted, has not failed.
-      if (error instanceof UnavailableError && store === this.#store) this.#failure ??= error;
-      throw error;
+      if (error instanceof UnavailableError) this.#failure ??= error;
+      return Promise.reject(error);
     }
   }
 
@@ -91,6 +89,10 @@ export class LevelStore implements Store {
 
   partitions(): number[] {
     return this.#store.partitions();
+  }
+
+  claim(partition: number): Uint8Array | undefined {
+    return this.#store.claim(partition);
   }
 
   mark(): string | undefined {
@@ -138,7 +140,7 @@ export class LevelStore implements Store {
 
   /** Closed for now: `reopen` opens it again. */
   async shut(): Promise<void> {
-    this.#failure ??= new UnavailableError(`${this.directory} is closed`);
+    this.#failure ??= this.#store.failure ?? new UnavailableError(`${this.directory} is closed`);
     await this.#store.close();
   }
 

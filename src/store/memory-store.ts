@@ -58,13 +58,14 @@ export class MemoryStore implements Store {
     for (const { reject } of this.#waiting.splice(0)) reject(this.#failure);
   }
 
-  write({ partition, generation, changes, meta }: StoreBatch): Promise<void> {
+  write({ partition, generation, changes, meta, claim }: StoreBatch): Promise<void> {
     const prefix = entryPrefix(partition, generation);
     const all: [string, StoredEntry | undefined][] = changes.map((change) => {
       assert(change.key.length >= 1 && change.key.length <= 512 && !/[^\0-\xff]/.test(change.key));
       return [prefix + change.key, change.kind === "put" ? change.entry : undefined];
     });
     if (meta !== undefined) all.push([metaKey(partition), { version: "", value: meta }]);
+    if (claim !== undefined) all.push([claimKey(partition), { version: "", value: claim }]);
     return this.#commit(all);
   }
 
@@ -74,6 +75,10 @@ export class MemoryStore implements Store {
 
   meta(partition: number): Uint8Array | undefined {
     return this.#current.get(metaKey(partition))?.value;
+  }
+
+  claim(partition: number): Uint8Array | undefined {
+    return this.#current.get(claimKey(partition))?.value;
   }
 
   partitions(): number[] {
@@ -102,7 +107,7 @@ export class MemoryStore implements Store {
 
   dropPartition(partition: number): Promise<void> {
     const deletions = this.#deletions(ENTRY + uint16(partition));
-    return this.#commit([[metaKey(partition), undefined], ...deletions]);
+    return this.#commit([[metaKey(partition), undefined], [claimKey(partition), undefined], ...deletions]);
   }
 
   async close(): Promise<void> {
@@ -132,6 +137,7 @@ function apply(entries: OrderedMap<StoredEntry>, changes: Waiting["changes"]): v
 }
 
 const META = "m";
+const CLAIM = "c";
 const ENTRY = "e";
 
 function uint16(value: number): string {
@@ -140,6 +146,10 @@ function uint16(value: number): string {
 
 function metaKey(partition: number): string {
   return META + uint16(partition);
+}
+
+function claimKey(partition: number): string {
+  return CLAIM + uint16(partition);
 }
 
 function entryPrefix(partition: number, generation: number): string {

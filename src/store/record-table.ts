@@ -4,10 +4,21 @@
  * which has all of it, and any other Keyv adapter with a journal in front.
  */
 
-/** `record` undefined deletes the key. */
+import type { UnavailableError } from "../errors.ts";
+
+/** `record` undefined deletes the key; else it begins with `RecordTable.room` bytes for the table. */
 export interface RecordChange {
   readonly key: string;
   readonly record: Uint8Array | undefined;
+}
+
+/** A record of which each of several commits changes a part: written once for all that become durable together. */
+export interface SharedRecord {
+  readonly key: string;
+  /** Called in the order of commits, when this one is about to be written. */
+  apply(): void;
+  /** With everything that was applied. */
+  record(): Uint8Array;
 }
 
 export interface RecordRange {
@@ -33,9 +44,16 @@ export interface RecordTable {
    * promise resolves, or, after a crash before that, all or nothing. Commits
    * become durable in the order of the calls.
    *
+   * @param shared part of the same commit; `read` and snapshots need not see it before it is durable.
    * @throws {UnavailableError} this or an earlier commit failed; only a new table on the same data can go on.
    */
-  commit(changes: readonly RecordChange[]): Promise<void>;
+  commit(changes: readonly RecordChange[], shared?: SharedRecord): Promise<void>;
+
+  /** Why nothing can be committed any more; undefined while all is well. */
+  readonly failure: UnavailableError | undefined;
+
+  /** Bytes that a record has free before it, for the table. */
+  readonly room: number;
 
   snapshot(): RecordSnapshot;
 

@@ -15,6 +15,7 @@ const NONCE_AT = 5;
 const NONCE_BYTES = 12;
 const HEAD_BYTES = NONCE_AT + NONCE_BYTES;
 const TAG_BYTES = 16;
+const SEALING = { authTagLength: TAG_BYTES };
 
 export interface DataKey {
   /** uint32, never given out twice. */
@@ -50,26 +51,30 @@ export class DataCipher {
     this.#nextKey = options.nextKey;
   }
 
-  /** @throws {UnavailableError} this key has sealed its share, and the next one is not kept yet. */
-  seal(plain: Uint8Array, associated: Uint8Array): Uint8Array {
+  /**
+   * @param room bytes that are left free before what is sealed.
+   * @throws {UnavailableError} this key has sealed its share, and the next one is not kept yet.
+   */
+  seal(plain: Uint8Array, associated: Uint8Array, room = 0): Uint8Array {
     // Half a share early: the next key has to be on disk before its first value.
     if (this.#sealed >= this.#valuesMax / 2) this.#changeKey();
     if (this.#sealed >= this.#valuesMax) {
       throw new UnavailableError("the next data key could not be kept in vault.json; check the disk");
     }
-    const sealed = Buffer.allocUnsafe(HEAD_BYTES + plain.length + TAG_BYTES);
-    sealed[0] = FORMAT;
-    sealed.writeUInt32BE(this.#current.id, 1);
-    this.#noncePrefix.copy(sealed, NONCE_AT);
-    sealed.writeUInt32BE(this.#sealed++, HEAD_BYTES - 4);
-    const cipher = createCipheriv("aes-256-gcm", this.#current.key, sealed.subarray(NONCE_AT, HEAD_BYTES), {
-      authTagLength: TAG_BYTES,
-    });
+    const sealed = Buffer.allocUnsafe(room + HEAD_BYTES + plain.length + TAG_BYTES);
+    const nonceAt = room + NONCE_AT;
+    const plainAt = room + HEAD_BYTES;
+    sealed[room] = FORMAT;
+    sealed.writeUInt32BE(this.#current.id, room + 1);
+    this.#noncePrefix.copy(sealed, nonceAt);
+    sealed.writeUInt32BE(this.#sealed++, plainAt - 4);
+    const nonce = sealed.subarray(nonceAt, plainAt);
+    const cipher = createCipheriv("aes-256-gcm", this.#current.key, nonce, SEALING);
     cipher.setAAD(associated);
     // GCM is a stream: `update` returns all, `final` only computes the tag.
-    sealed.set(cipher.update(plain), HEAD_BYTES);
+    sealed.set(cipher.update(plain), plainAt);
     cipher.final();
-    sealed.set(cipher.getAuthTag(), HEAD_BYTES + plain.length);
+    sealed.set(cipher.getAuthTag(), plainAt + plain.length);
     return sealed;
   }
 

@@ -122,6 +122,27 @@ export function storeConformance(name: string, makePlace: () => Promise<StorePla
     return again;
   });
 
+  check("claims are kept by partition, as they were handed over last with a batch", async (store, place) => {
+    const claim = (n: number) => Buffer.alloc(24, n);
+    const partitions = [0, 1, 63, 64, 65_535];
+    assert.equal(store.claim(1), undefined);
+    const write = (partition: number, n: number) =>
+      store.write({ partition, generation: 1, changes: [put("k", String(n))], claim: claim(n) });
+    await Promise.all(partitions.map((partition) => write(partition, 1)));
+    const again = [2, 3, 4].map((n) => write(63, n));
+    assert.deepEqual(Buffer.from(store.claim(63)!), claim(4), "seen at once");
+    await Promise.all([...again, write(1, 9)]);
+    await store.write({ partition: 0, generation: 1, changes: [put("k", "without")] });
+    await store.dropPartition(64);
+    assert.equal(store.claim(64), undefined);
+    await store.close();
+
+    const opened = await place.open();
+    const found = partitions.map((partition) => opened.claim(partition)?.[23]);
+    assert.deepEqual(found, [1, 9, 4, undefined, 1]);
+    return opened;
+  });
+
   check("scans go in the order of bytes, by prefix, after a key, up to a limit", async (store) => {
     const keys = [
       "\0",

@@ -31,6 +31,7 @@ async function writeOn(): Promise<void> {
         { kind: "put", key: `right${n}`, entry },
       ],
       meta: contentOf(n),
+      claim: Buffer.alloc(24, contentOf(n).subarray(0, 4)),
     });
     // Synchronous, so that no acknowledgement is lost in a buffer of this process.
     writeSync(1, `${n}\n`);

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { Keyv } from "keyv";
 import { test } from "tap";
 import { UnavailableError, UsageError } from "../../src/errors.ts";
+import { ClaimPages } from "../../src/store/claim-pages.ts";
 import { KeyvStore } from "../../src/store/keyv-store.ts";
 import { MemoryStore } from "../../src/store/memory-store.ts";
 import { OrderedMap } from "../../src/store/ordered-map.ts";
@@ -29,6 +30,7 @@ test("wherever a Keyv backend dies, a batch is there as a whole or not at all", 
       generation: 1,
       changes: [put("a", "old"), put("b", "old"), put("c", "old")],
       meta: Buffer.from("old"),
+      claim: Buffer.alloc(24, "old"),
     });
 
     map.writesLeft = writes;
@@ -37,6 +39,7 @@ test("wherever a Keyv backend dies, a batch is there as a whole or not at all", 
       generation: 1,
       changes: [put("a", "new"), { kind: "delete", key: "b" }, put("d", "new")],
       meta: Buffer.from("new"),
+      claim: Buffer.alloc(24, "new"),
     });
     const wasTold = await written.then(
       () => true,
@@ -46,6 +49,7 @@ test("wherever a Keyv backend dies, a batch is there as a whole or not at all", 
     map.writesLeft = Number.POSITIVE_INFINITY;
     const after = await KeyvStore.open("a map", new Keyv<string>({ store: map }), cipher);
     const meta = Buffer.from(after.meta(1)!).toString();
+    assert.equal(Buffer.from(after.claim(1)!).toString("latin1", 0, 3), meta);
     const state = [...["a", "b", "c", "d"].map((key) => textOf(after, key) ?? "-"), meta].join(" ");
     assert(state === "old old old - old" || state === "new - old new new", `${state} after ${writes} writes`);
     if (wasTold) assert.equal(meta, "new", "acknowledged");
@@ -147,4 +151,25 @@ test(`an ordered map and its copies hold what a plain map holds (SEED=${seed})`,
     assert.deepEqual(map.slice("12", "7", 100), part.slice(0, 100));
     for (let n = 0; n < 2_000; n++) assert.equal(map.get(String(n)), model.get(String(n)));
   }
+});
+
+test("a page that is written holds no claim of a batch that is not written yet", () => {
+  const written: string[] = [];
+  const pages = new ClaimPages((key, page) => {
+    written.push(Buffer.from(page).toString("latin1"));
+    return Buffer.from(key);
+  });
+  const claim = (text: string) => Buffer.alloc(24, text);
+  const first = pages.change(1, claim("a"));
+  const second = pages.change(1, claim("b"));
+  const third = pages.change(2, claim("c"));
+
+  first.apply();
+  first.record();
+  second.apply();
+  third.apply();
+  third.record();
+
+  assert.equal(pages.of(1)?.[0], 98);
+  assert.deepEqual(written, [`\x01${"a".repeat(24)}`, `\x01${"b".repeat(24)}\x02${"c".repeat(24)}`]);
 });

@@ -68,6 +68,8 @@ test("a killed process loses no acknowledged batch and leaves none half done", a
         if (both.length > 0) {
           const meta = Buffer.from(store.meta(partition)!).readUInt32BE();
           assert.equal(meta, Math.max(...both), "meta belongs to the last batch");
+          const claim = Buffer.from(store.claim(partition)!).readUInt32BE();
+          assert.equal(claim, meta, "and so does the claim");
         }
       }
       await snapshot.close();
@@ -127,8 +129,10 @@ test("a record that was changed, moved or exchanged is damage, never a miss or a
       const changes = ["a", "b", "c", "d"].map((key) =>
         put(key, Buffer.from(`${partition}${generation}${key}`)),
       );
-      await store.write({ partition, generation, changes, meta: Buffer.from(`meta ${partition}`) });
+      const claim = Buffer.alloc(24, partition);
+      await store.write({ partition, generation, changes, meta: Buffer.from(`meta ${partition}`), claim });
     }
+    await store.write({ partition: 64, generation: 1, changes: [], claim: Buffer.alloc(24, 64) });
     await store.close();
     const entry = (partition: number, generation: number, key: string) =>
       `\x02\0${String.fromCharCode(partition)}\0\0\0${String.fromCharCode(generation)}${key}`;
@@ -142,6 +146,7 @@ test("a record that was changed, moved or exchanged is damage, never a miss or a
       await level.put(entry(1, 1, "c"), await record(entry(1, 2, "c")));
       await level.put(entry(1, 1, "d"), await record(entry(2, 1, "d")));
       await level.put("\x01\0\x02", await record("\x01\0\x01"));
+      await level.put("\x00claims\0\0", await record("\x00claims\0\x01"));
     });
 
     store = await LevelStore.open(directory, cipher);
@@ -153,6 +158,13 @@ test("a record that was changed, moved or exchanged is damage, never a miss or a
     assert.deepEqual(store.partitions(), [1, 2]);
     assert.equal(Buffer.from(store.meta(1)!).toString(), "meta 1");
     assert.throws(() => store.meta(2), /the meta record of partition 2/);
+    for (const partition of [1, 2, 63]) {
+      assert.throws(() => store.claim(partition), DamagedError, "one page for all of them");
+    }
+    assert.equal(store.claim(64)?.[0], 64);
+    await store.write({ partition: 2, generation: 1, changes: [], claim: Buffer.alloc(24, 7) });
+    assert.equal(store.claim(2)?.[0], 7);
+    assert.throws(() => store.claim(1), DamagedError, "what it was is still not known");
     await snapshot.close();
     await store.close();
 
