@@ -87,7 +87,7 @@ export interface PageReport {
   readonly bytes: number;
   /** Of the inflated body, hex. */
   readonly sha256: string;
-  /** Of its text, 16 hexadecimal digits; null: too little text. */
+  /** Of its text, 64 hexadecimal digits; null: too little text. */
   readonly simhash: string | null;
   readonly durationMs: number;
   /** Until the response's head had arrived. */

@@ -11,11 +11,14 @@ import {
   chunkPlace,
   contentChunkSchema,
   KnownContents,
+  wordsOf,
 } from "../../src/frontier/known-contents.ts";
 import { TrapScores, trapRecordSchema, urlPattern } from "../../src/frontier/trap.ts";
 import { repeatsItself } from "../../src/job/path-repetition.ts";
 
 const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
+
+const sha = (text: string) => hash("sha256", text);
 
 test("URLs made by the same rule have one pattern", async (t) => {
   const table: [path: string, pattern: string][] = [
@@ -121,39 +124,34 @@ test("patterns that are kept account of have a bound", async (t) => {
   t.equal(scores.repeated("http://a.example/other?q", 0, 1), undefined);
 });
 
-const sha = (text: string) => hash("sha256", text);
+/** A simhash that ends with these digits. */
+const sim = (digits: string) => digits.padStart(64, "0");
 
 test("a page repeats the first one with its bytes, or with nearly its text", async (t) => {
   const window = new ContentWindow("j", "a.example");
+  const judge = (key: string, body: string, digits: string | null) =>
+    window.judge(key, sha(body), digits === null ? null : sim(digits));
 
-  t.strictSame(window.judge("1", sha("one"), "00000000000000ff"), {});
-  t.strictSame(
-    window.judge("2", sha("one"), "00000000000000ff"),
-    { duplicateOf: "1" },
-    "while it is settled",
-  );
+  t.strictSame(judge("1", "one", "0"), {});
+  t.strictSame(judge("2", "one", "0"), { duplicateOf: "1" }, "also while the first is being settled");
   t.ok(window.settled("1"));
-  t.strictSame(window.judge("2", sha("one"), "00000000000000ff"), { duplicateOf: "1" });
+  t.strictSame(judge("2", "one", "0"), { duplicateOf: "1" });
   t.notOk(window.settled("2"), "the window holds what was new");
-  t.strictSame(window.judge("3", sha("three"), "00000000000000f8"), { nearDuplicateOf: "1" }, "three bits");
-  t.strictSame(window.judge("4", sha("four"), "00000000000000f0"), {}, "four bits");
+  t.strictSame(judge("3", "three", "ffff"), { nearDuplicateOf: "1" }, "16 bits of 256");
+  t.strictSame(judge("4", "four", "1ffff"), {}, "17 bits");
+  t.strictSame(judge("5", "five", "1fffe"), { nearDuplicateOf: "1" });
   window.released("4");
-  t.strictSame(window.judge("5", sha("four"), "00000000000000f0"), {}, "what gave no result is not repeated");
-  t.strictSame(window.judge("6", sha("six"), null), {}, "without text, only bytes count");
-  t.strictSame(window.judge("1", sha("one"), "00000000000000ff"), {}, "never of itself");
-  t.strictSame(window.judge("7", sha("seven"), "80000000000000ff"), { nearDuplicateOf: "1" });
+  t.strictSame(judge("6", "four", "1ffff"), {}, "what gave no result is not repeated");
+  t.strictSame(judge("7", "seven", null), {}, "without text, only bytes count");
+  t.strictSame(judge("1", "one", "0"), {}, "never of itself");
+  t.strictSame(judge("8", "eight", `8${"0".repeat(63)}`), { nearDuplicateOf: "1" });
 });
 
 test(`what the store holds of a window tells the same as the window (SEED=${seed})`, async (t) => {
   const random = fc.sample(fc.integer({ min: 0, max: 2 ** 31 }), { numRuns: 9_000, seed });
   const stored = new Map<number, ContentChunk>();
   const window = new ContentWindow("j", "a.example");
-  const simhash = (n: number) =>
-    Math.imul(n + 1, 0x9e3779b1)
-      .toString(16)
-      .replace("-", "")
-      .padStart(8, "0")
-      .repeat(2);
+  const simhash = (n: number) => sha(`${n}`);
   const keep = () => {
     for (const chunk of window.takeChanges())
       stored.set(chunkPlace(chunk.first), contentChunkSchema.parse(chunk));
@@ -167,7 +165,7 @@ test(`what the store holds of a window tells the same as the window (SEED=${seed
   keep();
 
   t.ok(fresh > CONTENTS_MAX, `${fresh} different contents`);
-  t.equal(stored.size, 64);
+  t.equal(stored.size, 128);
   const again = new ContentWindow("j", "a.example", [...stored.values()]);
   let differ = 0;
   for (let n = 5_200; n < 9_000; n++) {
@@ -202,8 +200,10 @@ test("memory is bounded over all hosts, and what is being settled stays", async 
   t.equal(known.windowOf("j", "h39"), undefined);
 });
 
-test("bits apart are counted in both halves", async (t) => {
-  t.equal(bitsApart(0, 0, 0, 0), 0);
-  t.equal(bitsApart(-1, -1, 0, 0), 64);
-  t.equal(bitsApart(1, 2, 3, 0), 2);
+test("bits apart are counted in all words, until there are too many", async (t) => {
+  const apart = (a: string, b: string, most = 256) => bitsApart(wordsOf(sim(a)), 0, wordsOf(sim(b)), most);
+  t.equal(apart("0", "0"), 0);
+  t.equal(apart("f".repeat(64), "0"), 256);
+  t.equal(apart(`8${"0".repeat(62)}1`, "3"), 2);
+  t.ok(apart("f".repeat(64), "0", 16) > 16);
 });
