@@ -153,7 +153,7 @@ test(`an ordered map and its copies hold what a plain map holds (SEED=${seed})`,
   }
 });
 
-test("a page that is written holds no claim of a batch that is not written yet", () => {
+test("a page that is written holds no claim of a batch that is not written yet", async () => {
   const written: string[] = [];
   const pages = new ClaimPages((key, page) => {
     written.push(Buffer.from(page).toString("latin1"));
