@@ -425,6 +425,7 @@ export class Replica {
       case "prepare":
         return this.#prepared(from, body.ballot, body.handOver, nowMs);
       case "promise":
+        if (this.#isAgreed(body.ballot)) this.#stand(this.state.promised, nowMs, body.ballot);
         if (this.#candidate !== undefined && isSameBallot(body.ballot, this.#candidate.ballot)) {
           this.#follow(
             this.#candidate.promise(from, { claim: body.claim, config: body.config }, nowMs),
@@ -647,6 +648,15 @@ export class Replica {
     // Greater than what is promised here, it was never used: each ballot is promised here before it is.
     const isNew = next?.replicaId === this.id && next.round >= this.#roundSeen;
     this.#stand(ballot, nowMs, isNew ? next : undefined);
+  }
+
+  /**
+   * Whether a promise is for a ballot of this replica that it never asked for: whatever it asks for is promised
+   * here first. Its leader hands over, then, and the word of it is still on its way.
+   */
+  #isAgreed(ballot: Ballot): boolean {
+    const isOpen = this.#candidate === undefined && this.#leader === undefined && this.state.isMember;
+    return isOpen && ballot.replicaId === this.id && compareBallots(ballot, this.state.promised) > 0;
   }
 
   /** Its leader gives `ballot` up and speaks for the one to come, to save the asking. */

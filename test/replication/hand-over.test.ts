@@ -74,6 +74,20 @@ test("a leader that goes serves until nothing is under way, and keeps what comes
   t.end();
 });
 
+test("a successor stands when it is promised what it never asked for, if the word to do so is late", (t) => {
+  const group = new CalmGroup(5);
+  group.write("a", "1");
+  group.run(100);
+  group.isLost = ({ body }) => body?.kind === "lead";
+
+  const { successor } = goes(group);
+  group.run(20);
+
+  t.equal(group.leader, successor);
+  t.match(group.write("a", "2"), { kind: "written" });
+  t.end();
+});
+
 test("a leader whose successor never stands goes on, with what came meanwhile", (t) => {
   const group = new CalmGroup(3);
   group.write("a", "1");
