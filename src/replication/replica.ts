@@ -33,6 +33,8 @@ import { TransferSources } from "./transfer-sources.ts";
 import { TransferTarget } from "./transfer-target.ts";
 
 const RANK_MS = 100;
+/** At the first attempt ranks keep the members apart; at later ones they were not enough. */
+const FIRST_JITTER = 0.2;
 /** How long a candidate may wait for a no to become yes. */
 const CANVASS_MS = 500;
 /** Weeks of elections; who has been away for longer is told again and again, and each time gets nearer. */
@@ -586,6 +588,9 @@ export class Replica {
   #canvassed(from: ReplicaId, ballot: Ballot): void {
     const yes = compareBallots(ballot, this.state.promised) > 0 && !this.#hearsOther(from);
     this.#send(from, { kind: "would", ballot, yes, promised: this.state.promised });
+    // It has asked first: two at once would hinder each other.
+    if (yes && this.#tryAtMs !== undefined)
+      this.#tryAtMs = Math.max(this.#tryAtMs, this.#lastNowMs + RANK_MS * this.#patience);
     if (yes) return;
     this.#canvass = { from, ballot, untilMs: this.#lastNowMs + CANVASS_MS };
     this.#leader?.canvassedBy(from, this.#lastNowMs);
@@ -745,7 +750,7 @@ export class Replica {
     }
     if (this.#tryAtMs === undefined) {
       const rank = this.#ports.rank(state.config.members.map(nodeOf));
-      const jitter = this.#ports.random();
+      const jitter = this.#ports.random() * (this.#patience > 1 ? 1 : FIRST_JITTER);
       const isAlone = state.config.members.length === 1;
       this.#tryAtMs = nowMs + (isAlone ? 0 : (rank + jitter) * RANK_MS * this.#patience);
     }
