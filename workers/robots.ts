@@ -46,7 +46,7 @@ export async function fetchRobots(
     if (outcome.kind === "answer") {
       return robots(
         outcome.status,
-        decodeText(outcome.body, "text/plain; charset=utf-8"),
+        decodeText(wholeLines(outcome.body), "text/plain; charset=utf-8"),
         null,
         outcome.latencyMs,
       );
@@ -58,6 +58,15 @@ export async function fetchRobots(
     if (target === undefined) return robots(outcome.status, "", null, outcome.latencyMs);
     url = target.url;
   }
+}
+
+const LINE_ENDS = [0x0a, 0x0d];
+
+/** A body that fills the limit was cut there: what is left of its last line says nothing. */
+function wholeLines(body: Uint8Array): Uint8Array {
+  if (body.byteLength < ROBOTS_BYTES_MAX) return body;
+  const end = Math.max(...LINE_ENDS.map((byte) => body.lastIndexOf(byte)));
+  return body.subarray(0, end + 1);
 }
 
 function robots(status: number, text: string, retryAfterMs: number | null, latencyMs: number): ScrapingEnd {

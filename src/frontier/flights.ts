@@ -27,7 +27,13 @@ export class Flights {
   }
 
   /** A report has arrived. False: nobody waits for it. */
-  heardReport(ref: HandoutRef, agoMs: number, outcome: Outcome, nowMs: number): boolean {
+  heardReport(
+    ref: HandoutRef,
+    agoMs: number,
+    outcome: Outcome,
+    nowMs: number,
+    latencyMs: number | null,
+  ): boolean {
     const pace = this.#state.hostOf(ref.host).pace;
     const id = flightId(ref);
     if (outcome.kind === "notStarted") {
@@ -36,6 +42,7 @@ export class Flights {
       pace.started(id, nowMs - agoMs);
       pace.ended(id);
     }
+    if (latencyMs !== null) pace.answeredAfter(latencyMs);
     if (outcome.kind === "refused" && (outcome.status === 429 || outcome.status === 503)) {
       pace.refused(outcome.reason, outcome.retryAfterMs, nowMs, this.#state.options.random());
     } else if (outcome.kind === "broken") {

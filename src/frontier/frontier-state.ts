@@ -7,11 +7,11 @@ import { HostQueue } from "./host-queue.ts";
 import { CONFIRMATION_MS, type Flight, type JobShare } from "./job-share.ts";
 import { ContentWindow, KnownContents } from "./known-contents.ts";
 import type { Page } from "./page.ts";
-import { START_WITHIN_MS_MAX } from "./politeness.ts";
+import { START_WITHIN_MS_MAX, throttledDelayMs } from "./politeness.ts";
 import { SiteHost } from "./site-host.ts";
 
 export interface FrontierOptions {
-  /** How long a host may wait for its robots.txt. */
+  /** How long a host may wait for its robots.txt, or for any answer at all. */
   readonly robotsWaitMs: number;
   /** In [0, 1). */
   readonly random: () => number;
@@ -120,19 +120,27 @@ export class FrontierState {
   /** The larger delay and the smaller concurrency of all jobs that want something of this host now. */
   limitsOf(host: SiteHost): { delayMs: number; concurrency: number } {
     let [delayMs, concurrency] = [0, Number.POSITIVE_INFINITY];
+    let isThrottled = false;
     for (const queue of host.queues.values()) {
       const view = this.jobs.get(queue.jobId)?.view;
       if (queue.size.pending === 0 || view?.status !== "running") continue;
       const { politeness } = view.spec;
       delayMs = Math.max(delayMs, politeness.delayMs);
       concurrency = Math.min(concurrency, politeness.concurrencyPerHost);
+      isThrottled ||= politeness.autoThrottle && politeness.delayMs > 0;
       if (politeness.robots) {
         for (const access of host.robots.values()) {
           delayMs = Math.max(delayMs, access.crawlDelayMs(politeness.userAgent));
         }
       }
     }
-    return { delayMs, concurrency };
+    if (isThrottled) delayMs = throttledDelayMs(delayMs, host.pace.latencyMs);
+    return { delayMs, concurrency: host.pace.isDown ? 1 : concurrency };
+  }
+
+  /** A job that nothing is known of yet stands for a user of its own. */
+  ownerOf(jobId: string): string {
+    return this.jobs.get(jobId)?.view?.owner ?? jobId;
   }
 
   pageInMemory(share: JobShare, ref: { host: string; key: string }): Page | undefined {

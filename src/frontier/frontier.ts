@@ -169,9 +169,17 @@ export class Frontier {
   /**
    * A report has arrived: takes effect on the host's pace at once, whether or not
    * anyone still waits for it. False: nobody does.
+   *
+   * @param latencyMs until the head of an answer had arrived; null: there was none.
    */
-  heardReport(ref: HandoutRef, agoMs: number, outcome: Outcome, nowMs: number): boolean {
-    return this.#flights.heardReport(ref, agoMs, outcome, nowMs);
+  heardReport(
+    ref: HandoutRef,
+    agoMs: number,
+    outcome: Outcome,
+    nowMs: number,
+    latencyMs: number | null = null,
+  ): boolean {
+    return this.#flights.heardReport(ref, agoMs, outcome, nowMs, latencyMs);
   }
 
   /** A page under way, as it stands; undefined: it is not. */

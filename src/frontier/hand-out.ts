@@ -55,7 +55,9 @@ export class HandOut {
     const { nowMs } = turn;
     while (true) {
       const { delayMs, concurrency } = this.#state.limitsOf(host);
-      if (host.pace.underWay >= concurrency || host.queues.size === 0) return;
+      if (host.queues.size === 0) return;
+      if (host.pace.isGivenUp(nowMs, this.#state.options.robotsWaitMs)) this.#giveUp(host, turn);
+      if (host.pace.underWay >= concurrency || host.pace.isTaken) return;
       const readyAtMs = host.pace.readyAtMs(delayMs);
       if (nowMs < readyAtMs) {
         const askAtMs = readyAtMs - ASK_AHEAD_MS;
@@ -75,16 +77,40 @@ export class HandOut {
     }
   }
 
+  /** The host has been silent for too long: what waits for it fails, and one page in a minute or so still tries it. */
+  #giveUp(host: SiteHost, turn: Turn): void {
+    for (const queue of host.queues.values()) {
+      const share = this.#state.jobs.get(queue.jobId)!;
+      if (queue.size.pending === 0 || share.view?.status !== "running") continue;
+      this.#load(queue, turn);
+      this.#state.renew(share, turn);
+      if (!share.mayHandOut(turn.nowMs, turn.ageMsMax)) continue;
+      for (let next = queue.first; next !== undefined; next = queue.first) {
+        if (!turn.draft.hasRoom(8)) {
+          later(turn);
+          return;
+        }
+        queue.remove(next);
+        turn.draft.due(share.jobId, host.name, waiting(next.page), null);
+        this.#settlement.fail(share, queue, next.page, "host-unreachable", null, turn);
+      }
+      this.#load(queue, turn);
+    }
+  }
+
+  #load(queue: HostQueue, turn: Turn): void {
+    if (!queue.wantsLoad) return;
+    queue.loading();
+    turn.wants.loads.push(queue);
+  }
+
   /** True: something was handed out or settled, there may be more. */
   #handOutOne(host: SiteHost, delayMs: number, turn: Turn): boolean {
     const { nowMs } = turn;
-    for (const queue of [...host.queues.values()]) {
+    for (const queue of host.inTurn((jobId) => this.#state.ownerOf(jobId))) {
       const share = this.#state.jobs.get(queue.jobId)!;
       if (queue.size.pending === 0) continue;
-      if (queue.wantsLoad) {
-        queue.loading();
-        turn.wants.loads.push(queue);
-      }
+      this.#load(queue, turn);
       const queued = queue.peek(nowMs);
       if (queued === undefined) {
         const atMs = queue.readyAtMs;
@@ -170,7 +196,8 @@ export class HandOut {
   #fetchRobots(share: JobShare, host: SiteHost, access: RobotsAccess, delayMs: number, turn: Turn): void {
     const startWithinMs = this.#state.startWithinMs(share, turn.nowMs);
     access.fetching();
-    host.pace.decide(robotsFlightId(access.origin), turn.nowMs, startWithinMs, delayMs);
+    // It may lead on, and keeps the delay between its own requests.
+    host.pace.decide(robotsFlightId(access.origin), turn.nowMs, startWithinMs, delayMs, delayMs > 0);
     turn.draft.effects.push({
       kind: "fetchRobots",
       delayMs,
@@ -265,7 +292,7 @@ export class HandOut {
   ): number {
     const { page } = queued;
     queue.remove(queued);
-    host.rotate(queue);
+    host.rotate(queue, this.#state.ownerOf(share.jobId));
     const handout = ++page.handouts;
     share.flights.set(page.key, {
       page,

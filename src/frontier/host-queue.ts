@@ -77,6 +77,11 @@ export class HostQueue {
     return this.#head.find((queued) => queued.readyAtMs <= nowMs);
   }
 
+  /** Whether or not it may go yet. */
+  get first(): QueuedPage | undefined {
+    return this.#head[0];
+  }
+
   /** When the first of the pages in memory may go; undefined when there is none. */
   get readyAtMs(): number | undefined {
     let first: number | undefined;

@@ -20,6 +20,8 @@ export interface JobView {
   readonly run: number;
   readonly spec: SeedlessSpec;
   readonly scopeHosts: readonly string[] | null;
+  /** Whose job it is: users share a host alike, and then each one's jobs. */
+  readonly owner?: string | undefined;
 }
 
 /** How old a confirmation may be where three round trips are less. */

@@ -20,6 +20,14 @@ const BACKOFF_MS_MAX = 60_000;
 export const RETRY_AFTER_MS_MAX = 24 * 3_600_000;
 /** Broken tries in a row after which the host itself is taken to be down. */
 const BROKEN_MAX = 5;
+/** A host answers us for at most one part in so many of its time. */
+const THROTTLE_FACTOR = 2;
+/** However slow a host is, it is asked again after this, or after the delay if that is longer. */
+export const THROTTLE_MS_MAX = 30_000;
+/** Steps of a throttled delay, lest each answer changes it. */
+const THROTTLE_STEP_MS = 50;
+/** How much the newest answer counts in what is known of the latency. */
+const LATENCY_WEIGHT = 0.25;
 
 export const paceRecordSchema = z.object({
   host: z.string(),
@@ -30,6 +38,11 @@ export const paceRecordSchema = z.object({
   forMs: z.number(),
   reason: z.string(),
   refusals: z.int().nonnegative(),
+  /** Until the head of an answer arrived, smoothed; 0: not known. */
+  latencyMs: z.number().nonnegative().default(0),
+  /** Tries in a row that had no answer at all, and for how long that had been so. */
+  broken: z.int().nonnegative().default(0),
+  brokenForMs: z.number().nonnegative().default(0),
 });
 export type PaceRecord = z.output<typeof paceRecordSchema>;
 
@@ -51,6 +64,18 @@ export function backoffMs(refusals: number, random: number): number {
   return Math.round(full * (0.5 + random / 2));
 }
 
+/**
+ * The delay that holds for a host of this latency: the next request leaves after
+ * twice the time in which the last ones were answered, so that a host that is slow
+ * under load gets relief. Without a delay only the slots count, and a slow host
+ * keeps them longer by itself.
+ */
+export function throttledDelayMs(delayMs: number, latencyMs: number): number {
+  if (delayMs === 0) return 0;
+  const full = Math.ceil((latencyMs * THROTTLE_FACTOR) / THROTTLE_STEP_MS) * THROTTLE_STEP_MS;
+  return Math.max(delayMs, Math.min(THROTTLE_MS_MAX, full));
+}
+
 export class HostPace {
   readonly host: string;
   // Requests handed out whose end is not known.
@@ -61,6 +86,12 @@ export class HostPace {
   #reason = "";
   #refusals = 0;
   #broken = 0;
+  // Since when no try had an answer.
+  #brokenSinceMs = Number.POSITIVE_INFINITY;
+  #latencyMs = 0;
+  #storedLatencyMs = 0;
+  // Requests that no other may run beside.
+  readonly #alone = new Set<string>();
   #delayMs = 0;
   // The store has a record of this host.
   #stored = false;
@@ -79,11 +110,39 @@ export class HostPace {
     return this.#reason;
   }
 
+  get latencyMs(): number {
+    return this.#latencyMs;
+  }
+
+  /** A chain of requests is under way that keeps the delay by itself: nothing else may start. */
+  get isTaken(): boolean {
+    return this.#alone.size > 0;
+  }
+
+  /**
+   * The circuit is open: the host has had no answer several times in a row. After
+   * each break one request tries it; the first answer of any kind closes it.
+   */
+  get isDown(): boolean {
+    return this.#broken >= BROKEN_MAX;
+  }
+
+  /** Down for `waitMsMax`, and tried again only after the present break: its pages need not wait for that. */
+  isGivenUp(nowMs: number, waitMsMax: number): boolean {
+    return this.isDown && nowMs < this.#breakUntilMs && nowMs - this.#brokenSinceMs >= waitMsMax;
+  }
+
   /** Takes over from an earlier leader, or from an earlier time in memory. */
   restore(record: PaceRecord, nowMs: number, wallMs: number): void {
     this.#delayMs = record.delayMs;
     this.#refusals = Math.max(this.#refusals, record.refusals);
     this.#stored = true;
+    this.#storedLatencyMs = record.latencyMs;
+    if (this.#latencyMs === 0) this.#latencyMs = record.latencyMs;
+    if (record.broken > this.#broken) {
+      this.#broken = record.broken;
+      this.#brokenSinceMs = Math.min(this.#brokenSinceMs, nowMs - record.brokenForMs);
+    }
     // A late report may have asked for more already.
     const untilMs = nowMs + takeoverWaitMs(record, START_WITHIN_MS_MAX, wallMs);
     if (untilMs <= this.#breakUntilMs) return;
@@ -105,8 +164,9 @@ export class HostPace {
     return at;
   }
 
-  /** A request is decided; it leaves once the batch that holds `delayMs` is committed. */
-  decide(id: string, nowMs: number, startWithinMs: number, delayMs: number): void {
+  /** A request is decided; it leaves once the batch that holds `delayMs` is committed. `alone`: see `isTaken`. */
+  decide(id: string, nowMs: number, startWithinMs: number, delayMs: number, alone = false): void {
+    if (alone) this.#alone.add(id);
     this.#flights.set(id, { decidedAtMs: nowMs, startWithinMs, startedAtMs: undefined });
     if (delayMs !== this.#delayMs || !this.#stored) {
       this.#delayMs = delayMs;
@@ -135,6 +195,7 @@ export class HostPace {
     const flight = this.#flights.get(id);
     if (flight === undefined) return;
     this.#flights.delete(id);
+    this.#alone.delete(id);
     const start = flight.startedAtMs ?? flight.decidedAtMs + flight.startWithinMs;
     this.#lastStartMs = Math.max(this.#lastStartMs, start);
   }
@@ -142,11 +203,23 @@ export class HostPace {
   /** The request never left and never will. */
   notStarted(id: string): void {
     this.#flights.delete(id);
+    this.#alone.delete(id);
+  }
+
+  /** How long the host took to begin its answer. */
+  answeredAfter(latencyMs: number): void {
+    const old = this.#latencyMs;
+    this.#latencyMs = old === 0 ? latencyMs : old + (latencyMs - old) * LATENCY_WEIGHT;
+    // Stored when the delay that follows from it is another one than the next leader would find.
+    const [now, stored] = [this.#latencyMs, this.#storedLatencyMs].map((ms) =>
+      throttledDelayMs(this.#delayMs, ms),
+    );
+    if (Math.abs(now! - stored!) > stored! / 4) this.isDirty = true;
   }
 
   /** The host answered as it should. */
   answered(): void {
-    this.#broken = 0;
+    this.#closeCircuit();
     if (this.#refusals === 0) return;
     this.#refusals = 0;
     this.isDirty = true;
@@ -157,18 +230,21 @@ export class HostPace {
     const forMs =
       retryAfterMs === null ? backoffMs(this.#refusals, random) : Math.min(retryAfterMs, RETRY_AFTER_MS_MAX);
     this.#refusals++;
+    this.#closeCircuit();
     this.#pause(reason, forMs, nowMs);
   }
 
   /** No usable answer at all. Several in a row: the host is down, not the page. */
   broke(reason: string, nowMs: number, random: number): void {
+    if (this.#broken === 0) this.#brokenSinceMs = nowMs;
     if (++this.#broken < BROKEN_MAX) return;
-    this.#pause(reason, backoffMs(this.#broken - BROKEN_MAX, random), nowMs);
+    this.#pause(`host does not answer: ${reason}`, backoffMs(this.#broken - BROKEN_MAX, random), nowMs);
   }
 
   record(nowMs: number, wallMs: number): PaceRecord {
     const leftMs = this.#breakUntilMs - nowMs;
     this.#stored = true;
+    this.#storedLatencyMs = this.#latencyMs;
     return {
       host: this.host,
       delayMs: this.#delayMs,
@@ -176,7 +252,16 @@ export class HostPace {
       forMs: leftMs > 0 ? Math.max(this.#breakForMs, leftMs) : 0,
       reason: leftMs > 0 ? this.#reason : "",
       refusals: this.#refusals,
+      latencyMs: this.#latencyMs,
+      broken: this.#broken,
+      brokenForMs: this.#broken === 0 ? 0 : Math.max(0, nowMs - this.#brokenSinceMs),
     };
+  }
+
+  #closeCircuit(): void {
+    if (this.isDown) this.isDirty = true;
+    this.#broken = 0;
+    this.#brokenSinceMs = Number.POSITIVE_INFINITY;
   }
 
   #pause(reason: string, forMs: number, nowMs: number): void {

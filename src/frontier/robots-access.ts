@@ -63,7 +63,8 @@ export class RobotsAccess {
 
   restore(record: RobotsRecord, nowMs: number, wallMs: number): void {
     const leftMs = Math.min(record.expiresAtMs - wallMs, record.expiresForMs);
-    if (record.status !== null && leftMs > 0) {
+    // One that is too old serves again if the file can't be had now.
+    if (record.status !== null) {
       this.#copy = { status: record.status, text: record.text, expiresAtMs: nowMs + leftMs };
     }
     if (record.missingSinceMs !== null) {

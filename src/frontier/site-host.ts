@@ -8,12 +8,17 @@ import { RobotsAccess } from "./robots-access.ts";
 
 /** Origins (ports, schemes) of one host in memory. */
 const ORIGINS_MAX = 64;
+/** Users whose turns are remembered. */
+const OWNERS_MAX = 4_096;
 
 export class SiteHost {
   readonly name: string;
   readonly pace: HostPace;
-  /** By job; taken from in turn. */
+  /** By job; those that have waited longest come first. */
   readonly queues = new Map<string, HostQueue>();
+  // When each user had the last turn; those without one had none.
+  readonly #turns = new Map<string, number>();
+  #turn = 0;
   readonly robots = new Map<string, RobotsAccess>();
   /** "loading": what the store knows of its pace is not here yet, so nothing may be handed out. */
   state: "new" | "loading" | "ready" = "new";
@@ -34,8 +39,19 @@ export class SiteHost {
     return access;
   }
 
-  /** The queue goes behind the others of this host. */
-  rotate(queue: HostQueue): void {
-    if (this.queues.size > 1 && this.queues.delete(queue.jobId)) this.queues.set(queue.jobId, queue);
+  /** In the order in which they may take: the user that has waited longest first, and of one's jobs likewise. */
+  inTurn(ownerOf: (jobId: string) => string): HostQueue[] {
+    const queues = [...this.queues.values()];
+    if (queues.length < 2 || this.#turns.size === 0) return queues;
+    const turnOf = (queue: HostQueue) => this.#turns.get(ownerOf(queue.jobId)) ?? 0;
+    return queues.sort((a, b) => turnOf(a) - turnOf(b));
+  }
+
+  /** The queue goes behind the others of its user, and its user behind the others. */
+  rotate(queue: HostQueue, owner: string): void {
+    if (this.queues.size < 2 || !this.queues.delete(queue.jobId)) return;
+    this.queues.set(queue.jobId, queue);
+    if (this.#turns.size >= OWNERS_MAX) this.#turns.clear();
+    this.#turns.set(owner, ++this.#turn);
   }
 }

@@ -61,6 +61,8 @@ const politenessSchema = z.strictObject({
   robots: z.boolean().default(true),
   delayMs: ms.max(3_600_000).default(1000),
   concurrencyPerHost: z.int().min(1).max(64).default(1),
+  /** A host that answers slowly is asked more seldom than `delayMs`, never more often; without a delay it has no effect. */
+  autoThrottle: z.boolean().default(true),
   userAgent: z
     .string()
     .min(1)

@@ -279,7 +279,7 @@ export class CrawlDriver {
           return await leader.offer(request.jobId, request.pages);
         case "report":
           if (from !== "self") this.#sharing.heardClock(from.nodeId, request.nowMs);
-          return await leader.report(request.ref, request.agoMs, request.outcome);
+          return await leader.report(request.ref, request.agoMs, request.outcome, request.latencyMs);
         case "count":
           return { kind: "counted", counts: await leader.count(request.jobId) };
         case "recall":

@@ -97,6 +97,8 @@ export const crawlRequestSchema = z.discriminatedUnion("kind", [
     agoMs: z.number().nonnegative(),
     /** Of the runner's clock. */
     nowMs: z.number(),
+    /** Until the head of an answer had arrived; null: there was none. */
+    latencyMs: z.number().nonnegative().nullable().default(null),
     outcome: outcomeSchema,
   }),
   /** A round: the counts, and nothing more on the strength of an earlier confirmation. */
@@ -190,7 +192,13 @@ export const crawlReplySchema = z.discriminatedUnion("kind", [
     status: jobStatusSchema,
     run: total,
     /** Left out when the asker has this version. */
-    details: z.object({ spec: seedlessSpecSchema, scopeHosts: z.array(z.string()).nullable() }).optional(),
+    details: z
+      .object({
+        spec: seedlessSpecSchema,
+        scopeHosts: z.array(z.string()).nullable(),
+        owner: z.string().optional(),
+      })
+      .optional(),
   }),
   /** No such job, or none any more. */
   z.object({ kind: z.literal("gone") }),

@@ -158,10 +158,16 @@ export class HostLeader implements Watcher {
     }
   }
 
-  async report(ref: HandoutRef, agoMs: number, outcome: Outcome): Promise<CrawlReply> {
+  /** @param latencyMs until the head of an answer had arrived; null: there was none. */
+  async report(
+    ref: HandoutRef,
+    agoMs: number,
+    outcome: Outcome,
+    latencyMs: number | null,
+  ): Promise<CrawlReply> {
     if (this.#reports >= REPORTS_MAX) throw new BusyError(`partition ${this.partition}`, 100);
     const isOpen = this.#frontier.pageOf(ref) !== undefined;
-    const isNews = this.#frontier.heardReport(ref, agoMs, outcome, this.#ports.clock.now());
+    const isNews = this.#frontier.heardReport(ref, agoMs, outcome, this.#ports.clock.now(), latencyMs);
     this.#landed(ref);
     this.advance();
     if (!isNews) {

@@ -215,7 +215,9 @@ export class JobLeader {
       version,
       status: record.status,
       run: record.run,
-      ...(request.known === version ? {} : { details: { spec: record.spec, scopeHosts: record.scopeHosts } }),
+      ...(request.known === version
+        ? {}
+        : { details: { spec: record.spec, scopeHosts: record.scopeHosts, owner: record.owner } }),
     };
   }
 

@@ -44,6 +44,8 @@ const REFUSED_KEPT_MS = 60_000;
 const FLIGHTS_PER_THREAD_MAX = 512;
 
 interface Flight {
+  /** Until the head of an answer had arrived; null: there was none. */
+  latencyMs: number | null;
   /** By this server's clock; undefined: the request has not left yet. */
   startedAtMs: number | undefined;
 }
@@ -96,7 +98,7 @@ export class Runner {
     const id = idOf(partition, ref);
     this.#forgetRefused();
     if (!this.#heard(partition, message.ballot) || this.#refused.has(id) || this.#flights.has(id)) return;
-    const flight: Flight = { startedAtMs: undefined };
+    const flight: Flight = { startedAtMs: undefined, latencyMs: null };
     this.#flights.set(id, flight);
     void this.#fly(message, flight, onStarted).finally(() => {
       this.#flights.delete(id);
@@ -189,6 +191,7 @@ export class Runner {
         break;
     }
     const { report } = end;
+    if ("latencyMs" in report) flight.latencyMs = report.latencyMs;
     switch (report.kind) {
       case "page":
         return this.#pageOutcome(message, report);
@@ -260,6 +263,7 @@ export class Runner {
           runner: this.#nodeId,
           agoMs: flight.startedAtMs === undefined ? 0 : Math.max(0, nowMs - flight.startedAtMs),
           nowMs,
+          latencyMs: flight.latencyMs,
           outcome,
         });
         return;

@@ -56,7 +56,7 @@ export class RobotsFile {
   readonly #rules: readonly RobotsRule[];
 
   /**
-   * @param text of the file; what exceeds `ROBOTS_BYTES_MAX` characters is not read.
+   * @param text of the file; what exceeds `ROBOTS_BYTES_MAX` characters is not read, nor the line that is cut there.
    * @param userAgent as sent in requests; its leading product token selects the groups.
    */
   constructor(text: string, userAgent: string) {
@@ -66,8 +66,7 @@ export class RobotsFile {
     let group: Group | undefined;
     let namesAgents = false;
 
-    for (const line of text
-      .slice(0, ROBOTS_BYTES_MAX)
+    for (const line of wholeLines(text)
       .replace(/^\uFEFF/, "")
       .split(/\r\n|\r|\n/)) {
       const [field, value] = readLine(line);
@@ -115,6 +114,13 @@ export class RobotsFile {
 /** `Orbweaver/1.0 (+https://…)` → `orbweaver` */
 export function productToken(userAgent: string): string {
   return (/^[a-z_-]+/i.exec(userAgent.trim())?.[0] ?? "").toLowerCase();
+}
+
+/** Half a line may say the opposite of the whole: of a file that is too long the last one is left out. */
+function wholeLines(text: string): string {
+  if (text.length < ROBOTS_BYTES_MAX) return text;
+  const cut = text.slice(0, ROBOTS_BYTES_MAX);
+  return cut.slice(0, Math.max(cut.lastIndexOf("\n"), cut.lastIndexOf("\r")) + 1);
 }
 
 function agentOf(value: string): string {

@@ -1,135 +1,14 @@
 /** The frontier of one partition as a state machine: what it commits, and what it does after. */
 import { test } from "tap";
-import type { FrontierBatch, FrontierEffect, FrontierWrite } from "../../src/frontier/draft.ts";
-import { Frontier } from "../../src/frontier/frontier.ts";
-import type { HandoutRef, Runner } from "../../src/frontier/frontier-state.ts";
 import { HEAD_LENGTH_MAX, HostQueue } from "../../src/frontier/host-queue.ts";
-import type { JobView } from "../../src/frontier/job-share.ts";
 import { KnownPages } from "../../src/frontier/known-pages.ts";
-import { newPage, type OfferedPage } from "../../src/frontier/page.ts";
+import { newPage } from "../../src/frontier/page.ts";
 import { backoffMs, HostPace, takeoverWaitMs } from "../../src/frontier/politeness.ts";
 import { RobotsAccess } from "../../src/frontier/robots-access.ts";
 import { type Outcome, verdictOf } from "../../src/frontier/verdict.ts";
-import { jobSpecSchema } from "../../src/job/job-spec.ts";
 import { seededRandom } from "../simulation/virtual-clock.ts";
+import { Desk, JOB, offered, page, runs, view } from "./desk.ts";
 
-const JOB = "1".repeat(32);
-
-function view(politeness: object = {}, more: object = {}): JobView {
-  const { seeds: _, ...spec } = jobSpecSchema.parse({
-    seeds: ["http://a.test/"],
-    politeness: { delayMs: 0, robots: false, concurrencyPerHost: 2, ...politeness },
-    ...more,
-  });
-  return { version: "1", status: "running", run: 1, spec, scopeHosts: null };
-}
-
-function offered(path: string, more: Partial<OfferedPage> = {}): OfferedPage {
-  return {
-    url: `http://a.test/${path}`,
-    key: path,
-    host: "a.test",
-    depth: 0,
-    parent: null,
-    priority: 0,
-    hops: 0,
-    seed: false,
-    trail: 0,
-    named: false,
-    sitemap: null,
-    ...more,
-  };
-}
-
-const page: Outcome = {
-  kind: "page",
-  status: 200,
-  finalUrl: "http://a.test/",
-  contentType: "text/html",
-  fetchedAtMs: 0,
-  durationMs: 1,
-  bytes: 10,
-  sha256: "",
-  simhash: null,
-  canonical: null,
-  content: { kind: "bytes", bytes: new Uint8Array(1) },
-  found: [],
-};
-
-/** A frontier with one job that is confirmed whenever asked, and whose batches commit at once. */
-class Desk {
-  readonly frontier = new Frontier({ robotsWaitMs: 1_000, random: () => 0.5 });
-  nowMs = 1_000;
-  isConfirming = true;
-  credits = 100;
-  runner: () => Runner | undefined = () => ({ nodeId: "r", timeMs: 0 });
-  view: JobView;
-  readonly writes: FrontierWrite[] = [];
-  #id = 1;
-
-  constructor(jobView: JobView = view()) {
-    this.view = jobView;
-  }
-
-  /** Advances until nothing more happens; returns the effects. */
-  settle(): FrontierEffect[] {
-    const effects: FrontierEffect[] = [];
-    for (let n = 0; n < 20; n++) {
-      const { batch, wants } = this.frontier.advance({
-        nowMs: this.nowMs,
-        wallMs: this.nowMs,
-        nextRunner: this.runner,
-      });
-      if (batch !== undefined) effects.push(...this.#take(batch));
-      let isNew = batch !== undefined;
-      for (const jobId of wants.shares) {
-        this.frontier.restoreShare(jobId, undefined, [], [], this.nowMs);
-        isNew = true;
-      }
-      for (const host of wants.hosts) {
-        this.frontier.restoreHost(host, undefined, [], this.nowMs, this.nowMs);
-        isNew = true;
-      }
-      for (const jobId of wants.credit.keys()) {
-        if (this.frontier.isParticipant(jobId) && this.frontier.countsOf(jobId)!.granted >= this.credits)
-          continue;
-        this.frontier.credited(jobId, this.credits);
-        isNew = true;
-      }
-      if (this.isConfirming) {
-        for (const jobId of wants.confirm) {
-          this.frontier.confirmed(jobId, this.view, this.nowMs);
-          isNew = true;
-        }
-      }
-      if (!isNew) break;
-    }
-    return effects;
-  }
-
-  offer(...pages: OfferedPage[]): FrontierEffect[] {
-    this.frontier.offer(this.#id++, JOB, pages);
-    return this.settle();
-  }
-
-  report(ref: HandoutRef, outcome: Outcome, own: OfferedPage[] = [], agoMs = 0): FrontierEffect[] {
-    if (!this.frontier.heardReport(ref, agoMs, outcome, this.nowMs)) return this.settle();
-    this.frontier.settle(this.#id++, ref, outcome, own);
-    return this.settle();
-  }
-
-  #take(batch: FrontierBatch): readonly FrontierEffect[] {
-    this.writes.push(...batch.writes);
-    return batch.effects;
-  }
-}
-
-const runs = (effects: readonly FrontierEffect[]) =>
-  effects.flatMap((effect) =>
-    effect.kind === "run"
-      ? [{ jobId: effect.jobId, host: effect.host, key: effect.key, handout: effect.handout }]
-      : [],
-  );
 const counts = (desk: Desk) => desk.frontier.countsOf(JOB)!;
 
 test("a page is admitted once, handed out, and settled with its links in one batch", (t) => {
@@ -180,7 +59,7 @@ test("nothing is accepted, handed out or settled without a fresh confirmation", 
   t.match(counts(desk), { discovered: 1, done: 0 });
 
   // An answer to a question from before does not count.
-  desk.frontier.confirmed(JOB, desk.view, desk.nowMs);
+  desk.frontier.confirmed(JOB, desk.views.get(JOB)!, desk.nowMs);
   t.same(desk.settle(), []);
   desk.nowMs += 1;
   desk.isConfirming = true;
@@ -388,7 +267,17 @@ test("back-off doubles up to a minute, half of it left to chance", (t) => {
 });
 
 test("a new leader waits as long as its predecessor might have, whatever the clocks say", (t) => {
-  const record = { host: "a.test", delayMs: 1_000, untilMs: 0, forMs: 0, reason: "", refusals: 0 };
+  const record = {
+    host: "a.test",
+    delayMs: 1_000,
+    untilMs: 0,
+    forMs: 0,
+    reason: "",
+    refusals: 0,
+    latencyMs: 0,
+    broken: 0,
+    brokenForMs: 0,
+  };
   for (const [some, wallMs, waitMs] of [
     [{}, 1_000_000, 1_500],
     [{ delayMs: 0 }, 1_000_000, 500],
