@@ -251,6 +251,48 @@ test("filters of a shop that only reorder it are a trap within the usual depth",
   t.ok(end.stats.results < 120, `${end.stats.results} pages`);
 });
 
+test("what a trap has stopped stays stopped: its URLs are refused, before and after a takeover", async (t) => {
+  for (const isKilled of [false, true]) {
+    const world = new CrawlWorld(3);
+    const { site } = world;
+    site.latencyMs = () => 20;
+    site.made = (url) => {
+      const sort = Number(/\/shop\?sort=(\d+)$/.exec(url)?.[1] ?? Number.NaN);
+      if (Number.isNaN(sort)) return undefined;
+      return { links: [1, 2, 3].map((n) => `/shop?sort=${sort * 3 + n}`), simhash: SAME };
+    };
+    // By the time the articles are reached, the shop is known for what it is.
+    const articles = Array.from({ length: 40 }, (_, n) => `/article/${n}`);
+    for (let n = 0; n < 30; n++) site.page(`${A}/way/${n}`, { links: n < 29 ? [`/way/${n + 1}`] : articles });
+    for (const [n, path] of articles.entries())
+      site.page(A + path, { links: [`/shop?sort=${1_000_000 + n}`] });
+    site.page(`${A}/`, { links: ["/shop?sort=1", "/way/0"] });
+
+    const job = await world.submit({
+      seeds: [`${A}/`],
+      scope: { maxDepth: 100 },
+      limits: { trapScore: 5 },
+      politeness: { concurrencyPerHost: 2 },
+    });
+    await world.time.run(() => site.requests.some(({ url }) => url.endsWith("/way/25")), 60_000);
+    const before = site.requests.filter(({ url }) => url.includes("/shop")).length;
+    if (isKilled) world.crashLeaderOf("a.test");
+    const end = await world.finish(job.id);
+
+    t.ok(isConserved(end));
+    t.equal((await world.results(job.id)).filter(({ url }) => url.includes("/article/")).length, 40);
+    const shop = new Set(site.requests.map(({ url }) => url).filter((url) => url.includes("/shop"))).size;
+    t.ok(before >= 6 && before < 18, `${before} pages of the shop before`);
+    t.equal(shop, before, "none after");
+    t.notOk(site.requests.some(({ url }) => url.includes("sort=1000")));
+    const [trap] = end.stats.traps;
+    t.match(trap, { pattern: "/shop?sort" });
+    t.equal(end.stats.skipped, trap!.skipped);
+    t.equal(end.stats.discovered, 1 + 30 + 40 + shop + trap!.skipped);
+    t.ok(trap!.skipped < 40, `the 40 that the articles link to are no pages: ${trap!.skipped} skipped`);
+  }
+});
+
 test("a host gives at most so many pages to a job, and that is told", async (t) => {
   const world = new CrawlWorld(2);
   world.site.made = (url) => {
