@@ -162,8 +162,15 @@ export class ContentWindow {
 
   #nearTo(simhash: string, ownKey: string): string | undefined {
     const words = wordsOf(simhash);
-    for (let at = 0; at < this.#prints.length; at++) {
-      if (bitsApart(this.#words, at * WORDS, words, NEAR_BITS_MAX) > NEAR_BITS_MAX) continue;
+    const all = this.#words;
+    const first = words[0]!;
+    const second = words[1]!;
+    const length = this.#prints.length;
+    for (let at = 0; at < length; at++) {
+      const from = at * WORDS;
+      // Of other texts, the first words are enough to tell.
+      if (ones(all[from]! ^ first) + ones(all[from + 1]! ^ second) > NEAR_BITS_MAX) continue;
+      if (bitsApart(all, from, words, NEAR_BITS_MAX) > NEAR_BITS_MAX) continue;
       // Behind the newest content there may be a hole: what stood there was written over in the store.
       const print = this.#prints[at];
       if (print !== undefined && print.simhash !== null && print.key !== ownKey) return print.key;
