@@ -15,7 +15,7 @@ import type { ClusterEntries, MemberRecord } from "./cluster-entries.ts";
  * A server that is removed is cut off everywhere within 5 s, also where the word of it got lost: pings of those
  * that heard it say so. Nobody has heard it only when the server that removed it died over that.
  */
-const LOOK_MS = 20_000;
+const LOOK_MS = 60_000;
 /** Before a look is tried again because of what it did not settle: the others may be the ones who are late. */
 const LOOK_AGAIN_MS = 2_000;
 const UNSETTLED_MAX = 64;

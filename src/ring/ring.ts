@@ -17,7 +17,8 @@ import { OwnClock } from "./own-clock.ts";
 import type { RingEffect } from "./ring-effect.ts";
 import { RingParts, type RingSettings } from "./ring-parts.ts";
 
-const FORGET_MS = 60_000;
+/** What is kept for the next start is at most so much older than what is known. Who is new is kept at once. */
+const FORGET_MS = 300_000;
 
 export class Ring {
   readonly self: Member;

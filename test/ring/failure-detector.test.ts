@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "tap";
+import { FailureDetector } from "../../src/ring/failure-detector.ts";
 import type { NodeId } from "../../src/ring/identifier.ts";
 import type { RingEffect } from "../../src/ring/ring-effect.ts";
 import { RingSimulator } from "../simulation/ring-simulator.ts";
@@ -222,6 +223,81 @@ test("at rest two ping in turn, and what a node has to do it does when it is pin
     const again = exchanges.filter(({ by }, i) => exchanges[i - 1]?.by === by).length;
     assert.ok(again <= 1, `${again} of ${exchanges.length} out of turn`);
   }
+});
+
+test("whoever is pinged pings on those it soon would; of pings that cross, the lower node has the next turn", async () => {
+  let nowMs = 1000;
+  let pinged: string[] = [];
+  const detector = new FailureDetector({
+    self: at("3"),
+    suspectAfterMs: 1200,
+    random: () => 0,
+    detection: {
+      ping: ({ nodeId }) => pinged.push(nodeId[0]!),
+      probe: () => assert.fail("nobody is silent"),
+      suspected: () => assert.fail("nobody is silent"),
+      alive: () => {},
+    },
+  });
+  const others = ["1", "2", "4", "5"].map((name) => ({
+    nodeId: at(name),
+    address: { host: "localhost", port: 1 },
+    zone: "",
+    incarnation: 1,
+    instance: "a",
+  }));
+  detector.watch(new Map(others.map((member) => [member.nodeId, member])), nowMs);
+  /** Whom it has pinged since; each answers at once. */
+  const answered = (): string => {
+    const names = pinged;
+    pinged = [];
+    for (const name of names) {
+      detector.answered(at(name), 0, nowMs);
+      detector.heard(at(name), nowMs);
+    }
+    return names.sort().join("");
+  };
+  const pingFrom = (name: string): string => {
+    detector.heard(at(name), nowMs);
+    detector.told(at(name), nowMs);
+    detector.pingedUs(at(name), nowMs);
+    detector.pingAlso(nowMs);
+    return answered();
+  };
+  /** Ticks each 5 ms; the pings of each tick, with when it was. */
+  const pass = (ms: number): string[] => {
+    const pings: string[] = [];
+    for (let passed = 5; passed <= ms; passed += 5) {
+      nowMs += 5;
+      detector.tick(nowMs);
+      const names = answered();
+      if (names !== "") pings.push(`${passed}: ${names}`);
+    }
+    return pings;
+  };
+
+  assert.deepEqual(pass(150), ["5: 1245"]);
+  for (const { nodeId } of others) assert.equal(pingFrom(nodeId[0]!), "");
+  assert.deepEqual(pass(150), []);
+  detector.tellAll();
+  assert.deepEqual(pass(25), ["5: 1245"]);
+  assert.deepEqual(pass(355), []);
+  for (const { nodeId } of others) assert.equal(pingFrom(nodeId[0]!), "", "theirs was the turn");
+  assert.deepEqual(pass(100), []);
+  assert.equal(pingFrom("1"), "", "too early for the others");
+  assert.deepEqual(pass(150), []);
+  assert.equal(pingFrom("1"), "245", "125 ms before they are due");
+
+  assert.deepEqual(pass(10), []);
+  assert.equal(pingFrom("2") + pingFrom("5"), "");
+  assert.deepEqual(pass(400), ["365: 15", "390: 4", "400: 2"]);
+  // Nobody pings any more: after a second it waits for nobody's turn, and they all have one rhythm.
+  pass(1200);
+  assert.deepEqual(pass(800).length, 2);
+  assert.deepEqual(
+    pass(750).map((ping) => ping.split(": ")[1]),
+    ["1245", "1245"],
+  );
 });
 
 test("replica peers are watched wherever they stand, and a verdict lapses 2 s after nobody watches any more", async () => {
