@@ -87,6 +87,8 @@ export class Replica {
   #patience = 1;
   /** The last one that was told no. */
   #canvass: { readonly from: ReplicaId; readonly ballot: Ballot; readonly untilMs: number } | undefined;
+  /** The last one that was told yes; nobody else is, until then. */
+  #favoured: { readonly ballot: Ballot; readonly untilMs: number } | undefined;
   /** Ballots below this round were seen by somebody: the next one is greater. */
   #roundSeen = 0;
   /** Who was last known to lead; a hint. */
@@ -437,6 +439,7 @@ export class Replica {
         return;
       case "stopped":
         if (this.#leaderSeen === body.ballot.replicaId) this.#leaderSeen = undefined;
+        if (this.#favoured?.ballot.replicaId === from) this.#favoured = undefined;
         return this.leaderLost(nowMs);
       case "lead":
         return this.#askedToLead(body, nowMs);
@@ -586,14 +589,41 @@ export class Replica {
   }
 
   #canvassed(from: ReplicaId, ballot: Ballot): void {
-    const yes = compareBallots(ballot, this.state.promised) > 0 && !this.#hearsOther(from);
+    const yes = this.#favours(from, ballot);
     this.#send(from, { kind: "would", ballot, yes, promised: this.state.promised });
-    // It has asked first: two at once would hinder each other.
-    if (yes && this.#tryAtMs !== undefined)
-      this.#tryAtMs = Math.max(this.#tryAtMs, this.#lastNowMs + RANK_MS * this.#patience);
-    if (yes) return;
+    if (yes) return this.#favour(ballot);
     this.#canvass = { from, ballot, untilMs: this.#lastNowMs + CANVASS_MS };
     this.#leader?.canvassedBy(from, this.#lastNowMs);
+  }
+
+  /**
+   * Whether a canvass is answered with yes. Whoever asks first has the yes to itself for a moment, or several
+   * would stand at once and hinder each other; of two that canvass, the lesser gives way.
+   */
+  #favours(from: ReplicaId, ballot: Ballot): boolean {
+    if (compareBallots(ballot, this.state.promised) <= 0 || this.#hearsOther(from)) return false;
+    const candidate = this.#candidate;
+    if (candidate !== undefined) return !candidate.isStanding && compareBallots(ballot, candidate.ballot) > 0;
+    const favoured = this.#favoured;
+    return (
+      favoured === undefined ||
+      favoured.ballot.replicaId === ballot.replicaId ||
+      this.#lastNowMs > favoured.untilMs
+    );
+  }
+
+  #favour(ballot: Ballot): void {
+    const untilMs = this.#lastNowMs + HEARD_AGAIN_MS * this.#patience;
+    this.#favoured = { ballot, untilMs };
+    if (this.#candidate !== undefined) {
+      // Those that favoured this one are free again.
+      for (const member of this.state.config.members) {
+        if (member !== this.id) this.#send(member, { kind: "stopped", ballot: this.#candidate.ballot });
+      }
+      this.#candidate = undefined;
+      this.#tryAtMs = untilMs;
+    }
+    if (this.#tryAtMs !== undefined) this.#tryAtMs = Math.max(this.#tryAtMs, untilMs);
   }
 
   /**
@@ -603,14 +633,16 @@ export class Replica {
   #answerCanvass(nowMs: number): void {
     const canvass = this.#canvass;
     if (canvass === undefined || this.#hearsOther(canvass.from)) return;
+    if (nowMs <= canvass.untilMs && !this.#favours(canvass.from, canvass.ballot)) return;
     this.#canvass = undefined;
-    if (nowMs > canvass.untilMs || compareBallots(canvass.ballot, this.state.promised) <= 0) return;
+    if (nowMs > canvass.untilMs) return;
     this.#send(canvass.from, {
       kind: "would",
       ballot: canvass.ballot,
       yes: true,
       promised: this.state.promised,
     });
+    this.#favour(canvass.ballot);
   }
 
   #prepared(from: ReplicaId, ballot: Ballot, handOver: Ballot | null, nowMs: number): void {

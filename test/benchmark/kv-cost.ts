@@ -20,8 +20,12 @@ const CLIENTS = 64;
 const KEYS = 2_000;
 const VALUE_BYTES = 256;
 const IDLE_MS = 3_000;
-const WARM_MS = 3_000;
-const MEASURED_MS = 8_000;
+const WARM_MS = 5_000;
+/** What filling left to be merged is merged under the first writes that follow, and is none of their cost. */
+const WARM_RUNS_MAX = 8;
+/** Of two runs in a row, as a share: by then it is over. */
+const STEADY = 0.15;
+const MEASURED_MS = 10_000;
 /** What grows with the logarithm of what is stored, and what measuring blurs, stay below this. */
 const GROWTH_MAX = 1.5;
 
@@ -89,7 +93,17 @@ async function costOfWrite(ground: Ground, progress: (text: string) => void): Pr
       next: () => edges.write("cost", `key-${randomInt(KEYS)}`, value),
       isGood: ({ status }) => status === 200,
     });
-  await run(WARM_MS);
+  let before = Number.POSITIVE_INFINITY;
+  for (let runs = 0; runs < WARM_RUNS_MAX; runs++) {
+    let count = 0;
+    const { writtenBytes } = await spentDuring(ground, async () => {
+      count = (await run(WARM_MS)).count;
+    });
+    const each = writtenBytes / count;
+    progress(`warming up: ${each.toFixed(0)} bytes written for each of ${count} writes`);
+    if (Math.abs(each - before) < STEADY * each) break;
+    before = each;
+  }
   const spent = await spentDuring(ground, async () => {
     acknowledged = (await run(MEASURED_MS)).count;
   });

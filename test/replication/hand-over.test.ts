@@ -1,9 +1,9 @@
-/** How leadership passes on: by agreement in two rounds, and to one of two that stand at the same time. */
+/** How leadership passes on: by agreement in two rounds, and to one of several that try at the same time. */
 import { test } from "tap";
 import type { Body } from "../../src/replication/message.ts";
 import type { Operation } from "../../src/replication/register.ts";
 import { CalmGroup, put } from "../simulation/replication-calm-group.ts";
-import type { SimulatedNode } from "../simulation/replication-node.ts";
+import type { Packet, SimulatedNode } from "../simulation/replication-node.ts";
 
 const read: Operation = { kind: "get", keys: ["a"] };
 
@@ -19,6 +19,37 @@ function goes(group: CalmGroup): {
   for (const node of group.nodes) node.wish = [...others, leader].map(({ nodeId }) => nodeId);
   leader.within(() => leader.replica?.handOver(leader.nowMs()));
   return { leader, successor: others[0]!, followers: others.slice(1) };
+}
+
+/** A group whose leader is dead, and whose canvasses get nowhere by themselves. */
+function canvassing() {
+  const group = new CalmGroup(5);
+  group.write("a", "1");
+  group.run(100);
+  const sent: Packet[] = [];
+  group.isLost = (packet) => {
+    sent.push(packet);
+    return packet.body?.kind === "canvass";
+  };
+  group.crash(group.leader);
+  const says = (from: SimulatedNode, to: SimulatedNode, body: Body) =>
+    to.receive({
+      from: from.nodeId,
+      incarnation: from.incarnation,
+      to: to.nodeId,
+      content: { kind: "body", fromReplica: from.replica!.id, toReplica: to.replica!.id, body },
+    });
+  /** What a node has answered to canvasses since it was last asked for. */
+  const told = (node: SimulatedNode): string[] => {
+    const answers = sent.flatMap(({ from, to, content }) =>
+      from === node.nodeId && content.kind === "body" && content.body.kind === "would"
+        ? [`${to} ${content.body.yes ? "yes" : "no"}`]
+        : [],
+    );
+    sent.length = 0;
+    return answers;
+  };
+  return { group, says, told, sent };
 }
 
 test("a change that comes during a hand-over is done after three messages and two writes in a row, and a round", (t) => {
@@ -118,6 +149,53 @@ test("what comes to one that stands waits, and is sent on when it gives up", (t)
   t.notOk(group.answers.has(denied), "it waits");
   group.run(2000, () => group.answers.has(denied));
   t.match(group.answers.get(denied), { code: "NOT_LEADER" });
+  t.end();
+});
+
+test("whoever canvasses first has the yes to itself until it gives up", (t) => {
+  const { group, says, told } = canvassing();
+  const [first, second, voter] = group.nodes.filter((node) => node.isUp) as [
+    SimulatedNode,
+    SimulatedNode,
+    SimulatedNode,
+  ];
+  const round = voter.replica!.state.promised.round + 1;
+  const canvass = (node: SimulatedNode): Body => ({
+    kind: "canvass",
+    ballot: { round, replicaId: node.replica!.id },
+  });
+
+  says(first, voter, canvass(first));
+  says(second, voter, canvass(second));
+  t.same(told(voter), [`${first.nodeId} yes`, `${second.nodeId} no`]);
+  says(first, voter, { kind: "stopped", ballot: { round, replicaId: first.replica!.id } });
+  t.same(told(voter), [`${second.nodeId} yes`], "it need not ask again");
+  says(first, voter, canvass(first));
+  t.same(told(voter), [`${first.nodeId} no`]);
+  t.end();
+});
+
+test("of two that canvass the lesser gives way, and frees those that favoured it", (t) => {
+  const { group, says, told, sent } = canvassing();
+  group.run(1000, () =>
+    sent.some(({ content }) => content.kind === "body" && content.body.kind === "canvass"),
+  );
+  const candidate = group.nodes.find(({ nodeId }) => nodeId === sent.at(-1)?.from)!;
+  const other = group.nodes.find((node) => node.isUp && node !== candidate)!;
+  const { round } = candidate.replica!.state.promised;
+  told(candidate);
+  const canvass = (ahead: number): Body => ({
+    kind: "canvass",
+    ballot: { round: round + ahead, replicaId: other.replica!.id },
+  });
+
+  says(other, candidate, canvass(-1));
+  t.same(told(candidate), [`${other.nodeId} no`]);
+  sent.length = 0;
+  says(other, candidate, canvass(2));
+  const freed = sent.filter(({ content }) => content.kind === "body" && content.body.kind === "stopped");
+  t.equal(freed.length, 4, "all others are told");
+  t.same(told(candidate), [`${other.nodeId} yes`]);
   t.end();
 });
 

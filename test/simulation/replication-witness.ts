@@ -50,7 +50,9 @@ export class ReplicationWitness {
     }
     if (compareBallots(meta.accepted, meta.promised) > 0)
       this.complain(`${meta.replicaId} accepted more than it promised`);
+    // One that lost power before its base was durable may take it back from another, when it stands again.
     const isBase =
+      isSameBallot(meta.promised, meta.accepted) &&
       meta.accepted.replicaId === meta.replicaId &&
       meta.seq === 0 &&
       (before === undefined || !isSameBallot(before.accepted, meta.accepted));
