@@ -189,7 +189,7 @@ test("of two that canvass the lesser gives way, and frees those that favoured it
     ballot: { round: round + ahead, replicaId: other.replica!.id },
   });
 
-  says(other, candidate, canvass(-1));
+  says(other, candidate, canvass(0));
   t.same(told(candidate), [`${other.nodeId} no`]);
   sent.length = 0;
   says(other, candidate, canvass(2));
