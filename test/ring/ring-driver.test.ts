@@ -15,6 +15,10 @@ const bytes = (text: string) => new TextEncoder().encode(text);
 class Loop {
   readonly drivers = new Map<string, RingDriver>();
   readonly frames: string[] = [];
+  /** How long each answer to a ping took, and undefined for each ping. */
+  readonly answers: { readonly peer: NodeId; readonly tookMs: number | undefined }[] = [];
+  /** Until when messages from there wait. */
+  held: { readonly from: NodeId; readonly until: Promise<void> } | undefined;
   successors = 8;
   readonly contacts = new Map<string, ContactRecord[]>();
 
@@ -36,7 +40,10 @@ class Loop {
       onContacts: (list) => this.contacts.set(id, list),
       led: {
         outgoing: (peer) => bytes(`${id}>${peer}`),
-        incoming: (peer, from, led) => this.frames.push(`${from} ${new TextDecoder().decode(led)}@${peer}`),
+        incoming: (peer, from, led, tookMs) => {
+          this.frames.push(`${from} ${new TextDecoder().decode(led)}@${peer}`);
+          this.answers.push({ peer, tookMs });
+        },
       },
     });
     this.drivers.set(id, driver);
@@ -53,7 +60,9 @@ class Loop {
   }
 
   #send(self: Member, to: PeerRef, message: unknown): void {
-    setImmediate(() => {
+    const held = this.held?.from === self.nodeId ? this.held.until : undefined;
+    setImmediate(async () => {
+      await held;
       const target = this.drivers.get(to.nodeId);
       if (target === undefined) this.drivers.get(self.nodeId)?.refused(to.nodeId);
       else {
@@ -190,6 +199,26 @@ test("load, zone and led digests travel with pings and their answers", async (t)
   loop.frames.length = 0;
   a!.ledChanged();
   await until(() => loop.frames.length >= 2);
+});
+
+test("what comes in answer to a ping is told with how long that took, what was held up with all of it", async (t) => {
+  const loop = new Loop();
+  t.teardown(() => loop.stop());
+  const [a] = await ringOf(loop, ["2", "a"]);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  loop.held = { from: nodeId("a"), until: promise };
+  loop.answers.length = 0;
+  const startMs = performance.now();
+  a!.ledChanged();
+  await until(() => performance.now() - startMs > 150);
+  loop.held = undefined;
+  resolve();
+
+  const fromA = () => loop.answers.filter(({ peer }) => peer === nodeId("a"));
+  await until(() => fromA().some(({ tookMs }) => tookMs !== undefined && tookMs < 50));
+  const late = fromA().filter(({ tookMs }) => tookMs !== undefined && tookMs >= 100);
+  assert.ok(late.length <= 1, "one that was repeated meanwhile says nothing when its first answer comes");
+  assert.ok(loop.answers.some(({ tookMs }) => tookMs === undefined));
 });
 
 test("who leaves is gone at once for all who watch, and back with its next start", async (t) => {
