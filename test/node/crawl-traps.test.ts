@@ -320,3 +320,54 @@ test("a host gives at most so many pages to a job, and that is told", async (t) 
   );
   t.equal((await world.results(job.id)).length, 66);
 });
+
+test("two servers die at any point of a crawl with copies, forms and a trap: nothing is lost, doubled or miscounted", async (t) => {
+  for (let at = 1; at <= 20; at++) {
+    const world = new CrawlWorld(5, 64);
+    calendar(world);
+    const { site } = world;
+    site.latencyMs = () => 20;
+    const numbers = Array.from({ length: 40 }, (_, n) => n);
+    const links = numbers.flatMap((n) => [`/article/${n}?ref=1`, `/copy/${n}`, `http://b.test/${n}?ref=1`]);
+    site.page(`${A}/`, { links: ["/calendar/1000", ...links] });
+    for (const n of numbers) {
+      site.page(`${A}/article/${n}?ref=1`, { canonical: `/article/${n}` });
+      site.page(`${A}/article/${n}`, { links: [`/article/${(n + 1) % 40}?ref=1`] });
+      site.page(`${A}/copy/${n}`, { body: "copy", links: ["/"] });
+      site.page(`http://b.test/${n}?ref=1`, { canonical: `${n}` });
+      site.page(`http://b.test/${n}`);
+    }
+
+    const job = await world.submit({
+      seeds: [`${A}/`],
+      scope: { canonicalLinks: true, hosts: ["a.test", "b.test"], maxDepth: 1_000, maxPages: 5_000 },
+      politeness: { concurrencyPerHost: 3 },
+    });
+    await world.time.run(() => site.requests.length >= at * 12, 60_000);
+    world.crashLeaderOf("a.test");
+    await world.time.run(() => false, world.time.nowMs + ((at * 53) % 400));
+    if (at % 2 === 0) world.crashLeaderOf("b.test");
+    const end = await world.finish(job.id);
+
+    t.equal(end.status, "completed");
+    t.ok(isConserved(end));
+    const results = await world.results(job.id);
+    const urls = results.map(({ url }) => url);
+    t.equal(new Set(urls).size, urls.length, "one result for each page");
+    const others = urls.filter((url) => !url.includes("/calendar/")).sort();
+    t.same(
+      others,
+      [
+        `${A}/`,
+        ...numbers.flatMap((n) => [`${A}/article/${n}`, `${A}/copy/${n}`, `http://b.test/${n}`]),
+      ].sort(),
+      `killed after ${at * 12} requests`,
+    );
+    const copies = results.filter(({ url }) => url.includes("/copy/"));
+    const first = copies.filter(({ duplicateOf }) => duplicateOf === undefined);
+    t.equal(first.length, 1, "39 of 40 copies are marked");
+    t.ok(copies.every(({ duplicateOf }) => duplicateOf === undefined || duplicateOf === first[0]!.key));
+    t.match(end.stats.traps, [{ pattern: "/calendar/{n}" }]);
+    t.equal(end.stats.skipped, 80 + end.stats.traps[0]!.skipped);
+  }
+});

@@ -71,6 +71,8 @@ export class CrawlWorld {
   /** Power is cut at the server that leads this host; another takes over. */
   crashLeaderOf(host: string): void {
     const { leader } = this.cluster.partitions[this.cluster.layout.hostPartition(host)]!;
-    this.cluster.crash(this.cluster.nodes.find((node) => node.member.nodeId === leader)!, () => 300);
+    const node = this.cluster.alive.find(({ member }) => member.nodeId === leader);
+    // Undefined: it lost its leader a moment ago.
+    if (node !== undefined) this.cluster.crash(node, () => 300);
   }
 }
