@@ -8,32 +8,43 @@
  *
  * Each run of three neighbouring words votes on each bit; where words are not
  * parted by blanks (Chinese, Japanese), each run of six characters, since single
- * ones say little. Behind the first 2,000 runs a quarter is enough, the same ones on
- * every page. The votes of 32 bits are counted at once, in the planes of a binary
- * counter: several times as fast as as many sums. Figures are words like others: to
- * those who scrape, pages that differ in numbers are different pages, as long as
- * the numbers are more than a trace in a long page.
+ * ones say little. Half of the runs are left out, the same ones on every page. The
+ * votes of 32 bits are counted at once, four by four, in the planes of a binary
+ * counter (the carry-save adders of Harley and Seal). Figures are words like
+ * others: to those who scrape, pages that differ in numbers are different pages, as
+ * long as the numbers are more than a trace in a long page.
  */
 
-/** Fewer runs of words say nothing that could be compared. */
-const RUNS_MIN = 16;
-/** So many count in full. */
-const RUNS_FULL = 2_000;
+/** Fewer runs of words, of those that count, say nothing that could be compared. */
+const RUNS_MIN = 8;
 /** What comes after so many is not counted. */
-const RUNS_MAX = 2 ** 17 - 1;
+const RUNS_MAX = 2 ** 17 - 4;
 const PLANES = 17;
-const BITS = 256;
-const WORDS = BITS / 32;
+const WORDS = 8;
+const AT_ONCE = 4;
 /** From here on (CJK and its neighbours) a character is a word. */
 const IDEOGRAPHS = 0x2e80;
 
 const NONE = 0;
 const SEED = 0x811c9dc5;
 const FACTOR = 0x9e3779b1;
+/** Odd; one for each 32 bits of the fingerprint. */
+const FACTORS = Int32Array.of(
+  0x9e3779b1,
+  0x85ebca6b,
+  0xc2b2ae35,
+  0x27d4eb2f,
+  0x165667b1,
+  0xd3a2646d,
+  0xfd7046c5,
+  0xb55a4f09,
+);
 
 export class TextFingerprint {
   // For each 32 bits the planes of their counters.
   readonly #planes = new Int32Array(WORDS * PLANES);
+  // Runs that are not counted yet; 0 votes for nothing.
+  readonly #waiting = new Int32Array(AT_ONCE);
   #runs = 0;
   // Hash of the word that is being read; NONE between words.
   #word = NONE;
@@ -73,6 +84,7 @@ export class TextFingerprint {
   result(): string | null {
     this.gap();
     if (this.#runs < RUNS_MIN) return null;
+    this.#count();
     let digits = "";
     for (let n = 0; n < WORDS; n++) digits += majority(this.#planes, n * PLANES, this.#runs);
     return digits;
@@ -92,14 +104,52 @@ export class TextFingerprint {
       const before = Math.imul(Math.imul(fifth, FACTOR) + fourth, FACTOR) + third;
       run = Math.imul(Math.imul(before, FACTOR) + second, FACTOR) + first;
     }
-    let votes = mix(Math.imul(run, FACTOR) + word);
-    if (this.#runs >= RUNS_FULL && (votes & 3) !== 0) return;
-    this.#runs++;
-    for (let n = 0; n < WORDS; n++) {
-      votes = mix(votes + FACTOR);
-      count(this.#planes, n * PLANES, votes);
-    }
+    const hash = mix(Math.imul(run, FACTOR) + word);
+    if ((hash & 1) === 0) return;
+    this.#waiting[this.#runs++ % AT_ONCE] = hash;
+    if (this.#runs % AT_ONCE === 0) this.#count();
   }
+
+  /** Adds four votes to each counter: two planes by carry-save adders, the rest by carrying. */
+  #count(): void {
+    const planes = this.#planes;
+    const waiting = this.#waiting;
+    const w = waiting[0]!;
+    const x = waiting[1]!;
+    const y = waiting[2]!;
+    const z = waiting[3]!;
+    for (let n = 0; n < WORDS; n++) {
+      const factor = FACTORS[n]!;
+      const from = n * PLANES;
+      const a = spread(w, factor);
+      const b = spread(x, factor);
+      const c = spread(y, factor);
+      const d = spread(z, factor);
+      let ones = planes[from]!;
+      const ab = a ^ b;
+      const twosA = (ones & ab) | (a & b);
+      ones ^= ab;
+      const cd = c ^ d;
+      const twosB = (ones & cd) | (c & d);
+      planes[from] = ones ^ cd;
+      const twos = planes[from + 1]!;
+      const both = twosA ^ twosB;
+      planes[from + 1] = twos ^ both;
+      let carry = (twos & both) | (twosA & twosB);
+      for (let at = from + 2; carry !== 0; at++) {
+        const plane = planes[at]!;
+        planes[at] = plane ^ carry;
+        carry &= plane;
+      }
+    }
+    waiting.fill(0);
+  }
+}
+
+/** 32 other bits of the same run; of 0 none. */
+function spread(run: number, factor: number): number {
+  const product = Math.imul(run, factor);
+  return product ^ (product >>> 16);
 }
 
 /** The last steps of MurmurHash3: every bit of the input reaches every bit of the output. */
@@ -109,16 +159,6 @@ function mix(value: number): number {
   h ^= h >>> 13;
   h = Math.imul(h, 0xc2b2ae35);
   return h ^ (h >>> 16);
-}
-
-/** One vote more for each bit that is set. */
-function count(planes: Int32Array, from: number, votes: number): void {
-  let carry = votes;
-  for (let n = from; carry !== 0; n++) {
-    const plane = planes[n]!;
-    planes[n] = plane ^ carry;
-    carry &= plane;
-  }
 }
 
 function majority(planes: Int32Array, from: number, votes: number): string {
