@@ -53,6 +53,20 @@ export function compileScope(policy: ScopePolicy): UrlTest {
     !repeatsItself(url);
 }
 
+/** The rule that keeps a URL out, by its place in the spec; undefined: it is in scope. */
+export function scopeRefusal(url: string, host: string, policy: ScopePolicy): ScopeIssue | undefined {
+  if (!compileHosts(policy.hosts)(host)) {
+    return { path: "scope.hosts", message: `${host} is none of ${(policy.hosts ?? []).join(", ")}` };
+  }
+  const { include, exclude } = policy;
+  if (include.length > 0 && !include.some((pattern) => compilePattern(pattern)(url))) {
+    return { path: "scope.include", message: `it matches none of ${include.join(", ")}` };
+  }
+  const n = exclude.findIndex((pattern) => compilePattern(pattern)(url));
+  if (n !== -1) return { path: `scope.exclude.${n}`, message: `it matches ${exclude[n]}` };
+  return repeatsItself(url) ? { path: "scope", message: "its path goes in circles" } : undefined;
+}
+
 /**
  * The hosts of a job, for its `LinkPolicy`.
  *

@@ -1,5 +1,12 @@
 import { test } from "tap";
-import { compileScope, isInScope, type ScopePolicy, scopeHosts, scopeIssues } from "../../src/job/scope.ts";
+import {
+  compileScope,
+  isInScope,
+  type ScopePolicy,
+  scopeHosts,
+  scopeIssues,
+  scopeRefusal,
+} from "../../src/job/scope.ts";
 
 const anywhere: ScopePolicy = { hosts: null, include: [], exclude: [] };
 
@@ -102,6 +109,30 @@ test("one include pattern is enough, one exclude pattern too much", async (t) =>
   t.notOk(isIn("http://a.example/b/x1", "a.example"));
   t.notOk(isIn("http://a.example/c/1.pdf", "a.example"));
   t.notOk(isIn("http://b.example/b/1", "b.example"));
+});
+
+test("what keeps a URL out is told by its place in the spec", async (t) => {
+  const policy: ScopePolicy = {
+    hosts: ["a.example", "*.b.example"],
+    include: ["*/x/*", "*/y/*"],
+    exclude: ["*/x/no*", "/\\.pdf$/"],
+  };
+  const table: [url: string, path: string | undefined, message?: RegExp][] = [
+    ["http://a.example/x/1", undefined],
+    ["http://c.b.example/y/1", undefined],
+    ["http://b.example/x/1", "scope.hosts", /b\.example is none of a\.example, \*\.b\.example/],
+    ["http://a.example/z/1", "scope.include", /none of \*\/x\/\*, \*\/y\/\*/],
+    ["http://a.example/x/none", "scope.exclude.0", /\*\/x\/no\*/],
+    ["http://a.example/y/1.pdf", "scope.exclude.1", /pdf/],
+    ["http://a.example/x/a/b/a/b/a/b", "scope", /circles/],
+  ];
+  for (const [url, path, message = /^/] of table) {
+    const refusal = scopeRefusal(url, hostOf(url), policy);
+    t.equal(refusal?.path, path, url);
+    t.match(refusal?.message ?? "", message);
+    t.equal(isInScope(url, hostOf(url), policy), path === undefined, "as the crawl decides");
+  }
+  t.equal(scopeRefusal("http://any.example/", "any.example", anywhere), undefined);
 });
 
 test("wrong hosts and patterns are told with their place", async (t) => {
