@@ -17,35 +17,29 @@ import {
   nodeOf,
   type ReplicaId,
 } from "./ballot.ts";
-import { BucketGathering } from "./bucket-gathering.ts";
 import { Candidate, type CandidateStep } from "./candidate.ts";
+import { CanvassBook } from "./canvass-book.ts";
 import type { ReplicaEffect, Scanned } from "./effect.ts";
 import { Leader } from "./leader.ts";
 import type { Body, Config } from "./message.ts";
+import { OutsideQuestion } from "./outside-question.ts";
 import { PendingOperations } from "./pending-operations.ts";
 import type { Survivor } from "./recovery.ts";
 import type { AgeMs, Ballot, Operation } from "./register.ts";
 import type { ReplicaPorts, ReplicaSettings } from "./replica-port.ts";
 import { type EntryStore, type ReplicaMeta, ReplicaState } from "./replica-state.ts";
 import { StaleReads } from "./stale-reads.ts";
-import { TransferSource } from "./transfer-source.ts";
-import { TransferSources } from "./transfer-sources.ts";
-import { TransferTarget } from "./transfer-target.ts";
+import { Transfers } from "./transfers.ts";
 
 const RANK_MS = 100;
 /** At the first attempt ranks keep the members apart; at later ones they were not enough. */
 const FIRST_JITTER = 0.2;
-/** How long a candidate may wait for a no to become yes. */
-const CANVASS_MS = 500;
 /** Weeks of elections; who has been away for longer is told again and again, and each time gets nearer. */
 const ROUNDS_AHEAD_MAX = 1_000_000;
 const PATIENCE_MAX = 20;
 /** Who has just opened does not know yet who leads. */
 const OPENED_MS = 1_000;
 const HEARD_AGAIN_MS = 250;
-/** How often one that holds a state without being a member asks what is to become of it. */
-const OUTSIDE_ASK_MS = 5_000;
-const OUTSIDE_ASK_MS_MAX = 10 * 60_000;
 /** Too many wait for it to serve. */
 const STANDING_BUSY_MS = 50;
 
@@ -69,35 +63,28 @@ export class Replica {
   readonly #ports: ReplicaPorts;
   readonly #settings: ReplicaSettings;
   readonly #effects: ReplicaEffect[] = [];
-  readonly #incarnation: number | string;
   #leader: Leader | undefined;
   #candidate: Candidate | undefined;
-  #target: TransferTarget | undefined;
   /** Members that promised the state which the candidate pulls. */
   #pullSources: ReplicaId[] = [];
-  readonly #sources = new TransferSources();
-  #checking: BucketGathering | undefined;
+  readonly #transfers: Transfers;
+  readonly #outside: OutsideQuestion;
   readonly #staleReads: StaleReads;
   /** When this replica last knew that it was level with its leader. */
   #levelMs: number | undefined;
   readonly #pending: PendingOperations;
   #nextNumber = 1;
+  #lastNowMs = 0;
   /** When this member tries to lead, unless it hears a leader before. */
   #tryAtMs: number | undefined;
   #patience = 1;
-  /** The last one that was told no. */
-  #canvass: { readonly from: ReplicaId; readonly ballot: Ballot; readonly untilMs: number } | undefined;
-  /** The last one that was told yes; nobody else is, until then. */
-  #favoured: { readonly ballot: Ballot; readonly untilMs: number } | undefined;
+  readonly #canvasses = new CanvassBook();
   /** Ballots below this round were seen by somebody: the next one is greater. */
   #roundSeen = 0;
   /** Who was last known to lead; a hint. */
   #leaderSeen: ReplicaId | undefined;
   /** Who leads a greater ballot than any promised here, by others' word. */
   #leaderElsewhere: ReplicaId | undefined;
-  /** When one that is no member asks again whether it is to go. */
-  #askAtMs: number | undefined;
-  #askAfterMs = OUTSIDE_ASK_MS;
   /** Why this replica takes no part: its memory is in doubt, or its disk refuses. */
   #quarantine: string | undefined;
 
@@ -113,13 +100,20 @@ export class Replica {
   }) {
     this.#ports = options.ports;
     this.#settings = options.settings;
-    this.#incarnation = options.incarnation;
     this.state = new ReplicaState({
       meta: options.meta,
       store: options.store,
       digester: new EntryDigester(options.digestKey),
       effects: this.#effects,
     });
+    this.#transfers = new Transfers({
+      state: this.state,
+      effects: this.#effects,
+      limits: options.settings.limits,
+      incarnation: options.incarnation,
+      nextNumber: () => this.#nextNumber++,
+    });
+    this.#outside = new OutsideQuestion({ state: this.state, effects: this.#effects });
     this.#pending = new PendingOperations(this.#effects, options.settings.limits.pendingBytes);
     this.#staleReads = new StaleReads({
       state: this.state,
@@ -180,18 +174,14 @@ export class Replica {
   /** When `tick` wants to be called; Infinity when nothing is waited for. */
   get nextTickMs(): number {
     if (this.#quarantine !== undefined) return Number.POSITIVE_INFINITY;
-    let next = Math.min(
+    return Math.min(
       this.#tryAtMs ?? Number.POSITIVE_INFINITY,
       this.#leader?.nextTickMs ?? Number.POSITIVE_INFINITY,
       this.#candidate?.nextTickMs ?? Number.POSITIVE_INFINITY,
-      this.#target?.nextTickMs ?? Number.POSITIVE_INFINITY,
-      this.#askAtMs ?? Number.POSITIVE_INFINITY,
+      this.#transfers.nextTickMs(this.#lastNowMs),
+      this.#outside.nextTickMs,
     );
-    if (!this.#sources.isEmpty) next = Math.min(next, this.#lastNowMs + 1000);
-    return next;
   }
-
-  #lastNowMs = 0;
 
   /** Takes the effects that have gathered; to be performed in order. */
   take(): ReplicaEffect[] {
@@ -211,10 +201,10 @@ export class Replica {
   tick(nowMs: number): void {
     this.#lastNowMs = nowMs;
     if (this.#quarantine !== undefined) return;
-    this.#sources.endIdle(nowMs);
-    if (this.#target !== undefined) {
-      this.#target.tick(nowMs);
-      this.#candidate?.progressed(this.#target.heardMs);
+    this.#transfers.tick(nowMs);
+    const { target } = this.#transfers;
+    if (target !== undefined) {
+      this.#candidate?.progressed(target.heardMs);
       this.#afterTransfer(nowMs);
     }
     if (this.#leader !== undefined) {
@@ -284,19 +274,8 @@ export class Replica {
   /** Answer to a scan effect. */
   scanned(snapshot: number, scanned: Scanned, nowMs: number, epochMs: number): void {
     if (this.#quarantine !== undefined) return;
-    if (this.#target?.snapshot === snapshot) {
-      this.#target.scanned(scanned, nowMs);
-      this.#afterTransfer(nowMs);
-      return;
-    }
-    if (this.#checking?.snapshot === snapshot) {
-      if (this.#checking.scanned(scanned) === undefined) return;
-      this.#effects.push({ kind: "release", snapshot });
-      this.#checking = undefined;
-      return;
-    }
     if (this.#staleReads.scanned(snapshot, scanned)) return;
-    if (this.#sources.scanned(snapshot, scanned, nowMs)) return;
+    if (this.#transfers.scanned(snapshot, scanned, nowMs)) return this.#afterTransfer(nowMs);
     this.#leader?.scanned(snapshot, scanned, nowMs, epochMs);
   }
 
@@ -312,20 +291,12 @@ export class Replica {
 
   /** Whether a check is under way. */
   get isChecking(): boolean {
-    return this.#checking !== undefined;
+    return this.#transfers.isChecking;
   }
 
   /** Reads all entries and compares them with the root on record; `damaged` is the effect when they differ. */
   check(): void {
-    if (this.#checking !== undefined || this.#quarantine !== undefined) return;
-    const snapshot = this.#nextNumber++;
-    this.#effects.push({ kind: "snapshot", snapshot });
-    this.#checking = new BucketGathering({
-      snapshot,
-      state: this.state,
-      effects: this.#effects,
-      limits: this.#settings.limits,
-    });
+    if (this.#quarantine === undefined) this.#transfers.check();
   }
 
   /** The memory here can't be trusted or written any more: no vote, no answer, until an operator or a new memory mends it. */
@@ -337,13 +308,7 @@ export class Replica {
     this.#candidate = undefined;
     this.#pending.deny();
     this.#staleReads.stop();
-    this.#endTarget();
-    this.#sources.endAll();
-    if (this.#checking !== undefined) {
-      this.#checking.end();
-      this.#effects.push({ kind: "release", snapshot: this.#checking.snapshot });
-      this.#checking = undefined;
-    }
+    this.#transfers.endAll();
   }
 
   /** The node that proposed what is promised here has died, gives up, or is another start of itself. */
@@ -396,7 +361,7 @@ export class Replica {
     if (!isAsSeen) return false;
     const ballot = { round, replicaId: this.id };
     this.#standDown(nowMs, ballot);
-    this.#endTarget();
+    this.#transfers.end();
     state.recover(ballot);
     this.#roundSeen = Math.max(this.#roundSeen, round);
     this.#leaderSeen = undefined;
@@ -439,7 +404,7 @@ export class Replica {
         return;
       case "stopped":
         if (this.#leaderSeen === body.ballot.replicaId) this.#leaderSeen = undefined;
-        if (this.#favoured?.ballot.replicaId === from) this.#favoured = undefined;
+        this.#canvasses.release(from);
         return this.leaderLost(nowMs);
       case "lead":
         return this.#askedToLead(body, nowMs);
@@ -483,23 +448,18 @@ export class Replica {
         this.#send(from, { kind: "welcome", ballot: body.ballot });
         return;
       case "pull":
-        return this.#pulled(from, body, nowMs);
+        this.#leader?.pulledBy(from, nowMs);
+        return this.#transfers.pulled(from, body, this.#leader?.ballot, nowMs);
       case "more":
       case "fetch":
         this.#leader?.pulledBy(from, nowMs);
-        this.#sources.of(body.transfer, from)?.asked(body, nowMs);
-        return;
+        return this.#transfers.asked(from, body, nowMs);
       case "end":
-        if (this.#sources.of(body.transfer, from) !== undefined) this.#sources.end(body.transfer);
-        return;
+        return this.#transfers.ended(from, body.transfer);
       case "listed":
-      case "fetched": {
-        const target = this.#target;
-        if (target === undefined || target.transfer !== body.transfer || target.source !== from) return;
-        if (body.kind === "listed") target.listed(body, nowMs);
-        else target.fetched(body, nowMs);
+      case "fetched":
+        this.#transfers.answered(from, body, nowMs);
         return this.#afterTransfer(nowMs);
-      }
       case "compare":
         if (isSameBallot(body.ballot, this.state.promised)) {
           const { claim, root } = this.state;
@@ -567,17 +527,15 @@ export class Replica {
       !isSameBallot(state.accepted, ballot) &&
       isSameDigest(digestToBytes(state.root), root)
     ) {
-      this.#endTarget();
+      this.#transfers.end();
       state.accept(ballot, seq);
       this.#levelMs = nowMs;
       this.#acknowledge(from, ballot);
       return;
     }
-    if (this.#target !== undefined) {
-      if (isSameBallot(this.#target.ballot, ballot) && this.#target.source === from) return;
-      this.#endTarget();
-    }
-    this.#startTarget(from, ballot, null, nowMs);
+    const { target } = this.#transfers;
+    if (target !== undefined && isSameBallot(target.ballot, ballot) && target.source === from) return;
+    this.#transfers.begin({ source: from, ballot: ballot, claim: null }, nowMs);
   }
 
   #acknowledge(to: ReplicaId, ballot: Ballot): void {
@@ -591,35 +549,25 @@ export class Replica {
   #canvassed(from: ReplicaId, ballot: Ballot): void {
     const yes = this.#favours(from, ballot);
     this.#send(from, { kind: "would", ballot, yes, promised: this.state.promised });
-    if (yes) return this.#favour(ballot);
-    this.#canvass = { from, ballot, untilMs: this.#lastNowMs + CANVASS_MS };
+    if (yes) return this.#favour(from, ballot);
+    this.#canvasses.refuse(from, ballot, this.#lastNowMs);
     this.#leader?.canvassedBy(from, this.#lastNowMs);
   }
 
-  /**
-   * Whether a canvass is answered with yes. Whoever asks first has the yes to itself for a moment, or several
-   * would stand at once and hinder each other; of two that canvass, the lesser gives way.
-   */
+  /** Whether a canvass is answered with yes; of two that canvass, the lesser gives way. */
   #favours(from: ReplicaId, ballot: Ballot): boolean {
     if (compareBallots(ballot, this.state.promised) <= 0 || this.#hearsOther(from)) return false;
     const candidate = this.#candidate;
-    if (candidate !== undefined) return !candidate.isStanding && compareBallots(ballot, candidate.ballot) > 0;
-    const favoured = this.#favoured;
-    return (
-      favoured === undefined ||
-      favoured.ballot.replicaId === ballot.replicaId ||
-      this.#lastNowMs > favoured.untilMs
-    );
+    if (candidate === undefined) return this.#canvasses.isOpenTo(from, this.#lastNowMs);
+    return !candidate.isStanding && compareBallots(ballot, candidate.ballot) > 0;
   }
 
-  #favour(ballot: Ballot): void {
+  #favour(from: ReplicaId, ballot: Ballot): void {
     const untilMs = this.#lastNowMs + HEARD_AGAIN_MS * this.#patience;
-    this.#favoured = { ballot, untilMs };
+    this.#canvasses.favour(from, ballot, untilMs);
     if (this.#candidate !== undefined) {
       // Those that favoured this one are free again.
-      for (const member of this.state.config.members) {
-        if (member !== this.id) this.#send(member, { kind: "stopped", ballot: this.#candidate.ballot });
-      }
+      this.#tellMembers({ kind: "stopped", ballot: this.#candidate.ballot });
       this.#candidate = undefined;
       this.#tryAtMs = untilMs;
     }
@@ -631,18 +579,11 @@ export class Replica {
    * dead leader one after the other, and the first to ask would else have to ask again.
    */
   #answerCanvass(nowMs: number): void {
-    const canvass = this.#canvass;
-    if (canvass === undefined || this.#hearsOther(canvass.from)) return;
-    if (nowMs <= canvass.untilMs && !this.#favours(canvass.from, canvass.ballot)) return;
-    this.#canvass = undefined;
-    if (nowMs > canvass.untilMs) return;
-    this.#send(canvass.from, {
-      kind: "would",
-      ballot: canvass.ballot,
-      yes: true,
-      promised: this.state.promised,
-    });
-    this.#favour(canvass.ballot);
+    const canvass = this.#canvasses.takeRefused((from, ballot) => this.#favours(from, ballot), nowMs);
+    if (canvass === undefined) return;
+    const { from, ballot } = canvass;
+    this.#send(from, { kind: "would", ballot, yes: true, promised: this.state.promised });
+    this.#favour(from, ballot);
   }
 
   #prepared(from: ReplicaId, ballot: Ballot, handOver: Ballot | null, nowMs: number): void {
@@ -661,7 +602,7 @@ export class Replica {
 
   #promise(ballot: Ballot, nowMs: number): void {
     this.#standDown(nowMs, ballot);
-    this.#endTarget();
+    this.#transfers.end();
     this.state.promise(ballot);
     this.#leaderSeen = ballot.replicaId;
     this.#tryAtMs = nowMs + this.#patience * HEARD_AGAIN_MS;
@@ -711,26 +652,13 @@ export class Replica {
     if (compareBallots(ballot, state.promised) < 0 || this.#leader !== undefined) return;
     const order = compareVersions(epoch, state.epoch);
     if (order < 0 || (order === 0 && state.isMember)) return;
-    this.#endTarget();
+    this.#transfers.end();
     this.#effects.push({ kind: "forget" });
   }
 
   /** One that holds a state without being a member asks a leader now and then whether it is to go. */
   #considerAsking(nowMs: number): void {
-    const { state } = this;
-    if (state.isEmpty || state.isMember || this.#leader !== undefined) {
-      this.#askAtMs = undefined;
-      this.#askAfterMs = OUTSIDE_ASK_MS;
-      return;
-    }
-    this.#askAtMs ??= nowMs + this.#askAfterMs;
-    if (nowMs < this.#askAtMs) return;
-    this.#askAfterMs = Math.min(this.#askAfterMs * 2, OUTSIDE_ASK_MS_MAX);
-    this.#askAtMs = nowMs + this.#askAfterMs;
-    const to = new Set([...state.config.members, state.promised.replicaId, this.#leaderSeen ?? ""]);
-    to.delete("");
-    to.delete(this.id);
-    for (const id of to) this.#send(id, { kind: "outside", ballot: state.promised, epoch: state.epoch });
+    this.#outside.tick({ isLeading: this.#leader !== undefined, leaderSeen: this.#leaderSeen }, nowMs);
   }
 
   /**
@@ -739,7 +667,7 @@ export class Replica {
    */
   get #isUndecided(): boolean {
     const { accepted, promised } = this.state;
-    const isMere = this.#leader === undefined && this.#target === undefined;
+    const isMere = this.#leader === undefined && this.#transfers.target === undefined;
     return isMere && compareBallots(accepted, promised) < 0;
   }
 
@@ -775,7 +703,8 @@ export class Replica {
       return;
     }
     // One that is being made level by a leader has a leader, though it has not promised it anything yet.
-    const isPulling = this.#target !== undefined && this.#ports.hears(this.#target.ballot);
+    const isPulling =
+      this.#transfers.target !== undefined && this.#ports.hears(this.#transfers.target.ballot);
     if (isPulling || this.#hearsOther("")) {
       this.#tryAtMs = undefined;
       return;
@@ -793,7 +722,7 @@ export class Replica {
 
   /** @param handOver whose leader asked for it. @param agreed at which ballot, if that was said. */
   #stand(handOver: Ballot | null, nowMs: number, agreed?: Ballot): void {
-    this.#endTarget();
+    this.#transfers.end();
     this.#candidate = new Candidate({
       state: this.state,
       effects: this.#effects,
@@ -830,14 +759,14 @@ export class Replica {
     const source = this.#pullSources.shift();
     if (candidate === undefined) return;
     if (source === undefined) return this.#giveUp(nowMs);
-    this.#endTarget();
-    this.#startTarget(source, candidate.ballot, claim, nowMs);
+    this.#transfers.end();
+    this.#transfers.begin({ source, ballot: candidate.ballot, claim: claim }, nowMs);
   }
 
   #lead(level: readonly ReplicaId[], nowMs: number): void {
     const { ballot, isAsked } = this.#candidate!;
     this.#candidate = undefined;
-    this.#endTarget();
+    this.#transfers.end();
     if (!isSameBallot(this.state.promised, ballot)) {
       this.#pending.deny();
       return this.#retryLater(nowMs);
@@ -867,11 +796,9 @@ export class Replica {
     if (candidate === undefined) return;
     this.#candidate = undefined;
     this.#pending.deny();
-    this.#endTarget();
+    this.#transfers.end();
     if (candidate.isStanding) {
-      for (const member of this.state.config.members) {
-        if (member !== this.id) this.#send(member, { kind: "stopped", ballot: candidate.ballot });
-      }
+      this.#tellMembers({ kind: "stopped", ballot: candidate.ballot });
       this.#effects.push({ kind: "standing" });
     } else if (this.#leaderElsewhere !== undefined && this.#leaderElsewhere !== this.id) {
       // Others hear a leader whose ballot never came here: perhaps the group has changed.
@@ -892,7 +819,7 @@ export class Replica {
       const wasStanding = this.#candidate.isStanding;
       this.#candidate = undefined;
       this.#pending.deny();
-      this.#endTarget();
+      this.#transfers.end();
       if (wasStanding) this.#effects.push({ kind: "standing" });
     }
     if (this.#leader !== undefined && compareBallots(ballot, this.#leader.ballot) > 0) {
@@ -923,32 +850,11 @@ export class Replica {
     this.#stand(leader.ballot, nowMs);
   }
 
-  // --- transfers ---------------------------------------------------------------------
-
-  #startTarget(source: ReplicaId, ballot: Ballot, claim: Claim | null, nowMs: number): void {
-    this.#target = new TransferTarget({
-      transfer: `${this.id}.${this.#incarnation}.${this.#nextNumber++}`,
-      source,
-      ballot,
-      claim,
-      state: this.state,
-      effects: this.#effects,
-      limits: this.#settings.limits,
-      snapshot: this.#nextNumber++,
-      nowMs,
-    });
-  }
-
-  #endTarget(): void {
-    this.#target?.close();
-    this.#target = undefined;
-  }
-
   #afterTransfer(nowMs: number): void {
-    const target = this.#target;
+    const { target } = this.#transfers;
     const result = target?.result;
     if (target === undefined || result === undefined) return;
-    this.#endTarget();
+    this.#transfers.end();
     if (this.#candidate?.isPulling === true && isSameBallot(this.#candidate.ballot, target.ballot)) {
       if (result.kind === "failed") {
         // Another with the same state serves as well.
@@ -969,34 +875,12 @@ export class Replica {
     } else this.#retryLater(nowMs);
   }
 
-  #pulled(from: ReplicaId, body: Extract<Body, { kind: "pull" }>, nowMs: number): void {
-    const { state } = this;
-    this.#leader?.pulledBy(from, nowMs);
-    const present = this.#sources.of(body.transfer, from);
-    if (present !== undefined) return present.asked(body, nowMs);
-    const isAllowed =
-      body.claim === null
-        ? this.#leader !== undefined && isSameBallot(this.#leader.ballot, body.ballot)
-        : isSameBallot(state.promised, body.ballot) &&
-          compareClaims(state.durable.claim, body.claim) === 0 &&
-          compareClaims(state.claim, body.claim) === 0;
-    if (!isAllowed) return;
-    if (!this.#sources.makeRoom(body.transfer, from)) return;
-    this.#sources.add(
-      new TransferSource({
-        pull: body,
-        to: from,
-        state,
-        effects: this.#effects,
-        limits: this.#settings.limits,
-        snapshot: this.#nextNumber++,
-        nowMs,
-      }),
-    );
-  }
-
   #refuse(to: ReplicaId, ballot: Ballot): void {
     this.#send(to, { kind: "refused", ballot, promised: this.state.promised });
+  }
+
+  #tellMembers(body: Body): void {
+    for (const member of this.state.config.members) if (member !== this.id) this.#send(member, body);
   }
 
   #send(to: ReplicaId, body: Body): void {

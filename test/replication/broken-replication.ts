@@ -406,7 +406,7 @@ export const BREAKS: readonly Break[] = [
     edits: [
       [
         `${R}replica.ts`,
-        "this.#standDown(nowMs, ballot);\n    this.#endTarget();\n    this.state.promise(ballot);",
+        "this.#standDown(nowMs, ballot);\n    this.#transfers.end();\n    this.state.promise(ballot);",
         "this.#standDown(nowMs, ballot);\n    this.state.promise(ballot);",
       ],
       [
