@@ -6,22 +6,33 @@
 import { arcAfterJoins, observe, observeDeaths, observeDetector } from "../simulation/ring-figures.ts";
 import { RingSimulator } from "../simulation/ring-simulator.ts";
 import { stand } from "../simulation/standing-ring.ts";
-import type { Figure } from "./figure.ts";
+import type { BenchmarkOptions, Figure } from "./figure.ts";
 import { idleRing } from "./idle-ring.ts";
 import { observeCalls } from "./partition-cache.ts";
 
 const CRAWLED_PAGES = 1000;
 const HOUR_MS = 3_600_000;
 
-export async function benchmark(report: (figure: Figure) => void): Promise<void> {
+type Report = (figure: Figure) => void;
+
+const PARTS: Readonly<Record<string, (report: Report, seed: number) => void | Promise<void>>> = {
+  hops: (report, seed) => hops(seed, report),
+  deaths: (report, seed) => {
+    for (const nodes of [100, 1000]) for (const share of [0.2, 0.5]) deaths(seed, nodes, share, report);
+  },
+  arcs: (report, seed) => arcs(seed, report),
+  machines: (report, seed) => idle(seed, report),
+  detector: (report, seed) => detector(seed, report),
+  calls: (report) => calls(report),
+  idle: (report) => idleRing(report),
+};
+
+export async function benchmark(report: Report, { parts }: BenchmarkOptions): Promise<void> {
   const seed = Number(process.env.SEED ?? 1);
-  hops(seed, report);
-  for (const nodes of [100, 1000]) for (const share of [0.2, 0.5]) deaths(seed, nodes, share, report);
-  arcs(seed, report);
-  idle(seed, report);
-  detector(seed, report);
-  await calls(report);
-  await idleRing(report);
+  const names = Object.keys(PARTS);
+  const unknown = parts.filter((part) => !names.includes(part));
+  if (unknown.length > 0) throw new Error(`no such part: ${unknown.join()}; parts are ${names.join(", ")}`);
+  for (const name of parts.length === 0 ? names : parts) await PARTS[name]!(report, seed);
 }
 
 /** Not simulated: real servers that crawl. */
