@@ -46,9 +46,18 @@ const bodySchema = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("refused"), ballot: ballotSchema, promised: ballotSchema }),
   /** The sender leads or stands at `ballot` no more. */
   z.object({ kind: z.literal("stopped"), ballot: ballotSchema }),
-  /** Take over: stand at `next` with `handOver = ballot`, if you are level at `seq`. */
-  z.object({ kind: z.literal("lead"), ballot: ballotSchema, seq, next: ballotSchema.optional() }),
-  /** `ballot` is handed over: promise `next` to its proposer, who was told to stand. */
+  /**
+   * Take over: stand at `next` with `handOver = ballot`, if you are level at `seq`. With a `claim` it comes from
+   * one that only stands: if that is where you are.
+   */
+  z.object({
+    kind: z.literal("lead"),
+    ballot: ballotSchema,
+    seq,
+    next: ballotSchema.optional(),
+    claim: claimSchema.optional(),
+  }),
+  /** `ballot` is given up: promise `next` to its proposer, who was told to stand. */
   z.object({ kind: z.literal("yield"), ballot: ballotSchema, next: ballotSchema }),
 
   z.object({

@@ -67,6 +67,8 @@ export class Replica {
   #candidate: Candidate | undefined;
   /** Members that promised the state which the candidate pulls. */
   #pullSources: ReplicaId[] = [];
+  /** The candidate has told another to stand, which holds the best state, and fetches it after that moment. */
+  #passed: { readonly claim: Claim; untilMs: number } | undefined;
   readonly #transfers: Transfers;
   readonly #outside: OutsideQuestion;
   readonly #staleReads: StaleReads;
@@ -178,6 +180,9 @@ export class Replica {
       this.#tryAtMs ?? Number.POSITIVE_INFINITY,
       this.#leader?.nextTickMs ?? Number.POSITIVE_INFINITY,
       this.#candidate?.nextTickMs ?? Number.POSITIVE_INFINITY,
+      this.#candidate === undefined
+        ? Number.POSITIVE_INFINITY
+        : (this.#passed?.untilMs ?? Number.POSITIVE_INFINITY),
       this.#transfers.nextTickMs(this.#lastNowMs),
       this.#outside.nextTickMs,
     );
@@ -212,6 +217,11 @@ export class Replica {
       this.#dropLeaderIfOver(nowMs);
     }
     if (this.#candidate !== undefined) this.#follow(this.#candidate.tick(nowMs), nowMs);
+    const passed = this.#passed;
+    if (this.#candidate?.isPulling === true && passed !== undefined && nowMs >= passed.untilMs) {
+      passed.untilMs = Number.POSITIVE_INFINITY;
+      this.#pullFromNext(passed.claim, nowMs);
+    }
     this.#considerStanding(nowMs);
     this.#considerAsking(nowMs);
   }
@@ -615,14 +625,11 @@ export class Replica {
     this.state.whenDurable(() => this.#send(to, { kind: "promise", ballot, claim, config }));
   }
 
-  #askedToLead({ ballot, seq, next }: Extract<Body, { kind: "lead" }>, nowMs: number): void {
+  #askedToLead({ ballot, seq, next, claim }: Extract<Body, { kind: "lead" }>, nowMs: number): void {
     const { state } = this;
-    const isLevel =
-      isSameBallot(state.promised, ballot) &&
-      isSameBallot(state.accepted, ballot) &&
-      state.seq === seq &&
-      state.isMember;
-    if (!isLevel || this.#candidate !== undefined || this.#leader !== undefined) return;
+    const isLevel = compareClaims(state.claim, claim ?? { accepted: ballot, seq }) === 0;
+    if (!isLevel || !isSameBallot(state.promised, ballot) || !state.isMember) return;
+    if (this.#candidate !== undefined || this.#leader !== undefined) return;
     // Greater than what is promised here, it was never used: each ballot is promised here before it is.
     const isNew = next?.replicaId === this.id && next.round >= this.#roundSeen;
     this.#stand(ballot, nowMs, isNew ? next : undefined);
@@ -723,6 +730,7 @@ export class Replica {
   /** @param handOver whose leader asked for it. @param agreed at which ballot, if that was said. */
   #stand(handOver: Ballot | null, nowMs: number, agreed?: Ballot): void {
     this.#transfers.end();
+    this.#passed = undefined;
     this.#candidate = new Candidate({
       state: this.state,
       effects: this.#effects,
@@ -748,10 +756,29 @@ export class Replica {
         return this.#giveUp(nowMs);
       case "pull":
         this.#pullSources = [...step.sources];
-        return this.#pullFromNext(step.claim, nowMs);
+        if (!this.#passOn(step.claim, nowMs)) this.#pullFromNext(step.claim, nowMs);
+        return;
       case "base":
         return this.#lead(step.level, nowMs);
     }
+  }
+
+  /**
+   * Another stands where all would have to be: that it stands itself takes a round, to fetch what it holds takes
+   * several and a look at every entry. If nothing comes of that, it is fetched all the same.
+   */
+  #passOn(claim: Claim, nowMs: number): boolean {
+    const { ballot } = this.#candidate!;
+    const { members } = this.state.config;
+    const to = this.#pullSources.find((id) => members.includes(id) && this.#ports.isLive(nodeOf(id)));
+    if (to === undefined || this.#passed !== undefined) return false;
+    this.#passed = { claim, untilMs: nowMs + HEARD_AGAIN_MS };
+    const next = { round: ballot.round + 1, replicaId: to };
+    for (const member of members) {
+      if (member === to) this.#send(to, { kind: "lead", ballot, seq: claim.seq, next, claim });
+      else if (member !== this.id) this.#send(member, { kind: "yield", ballot, next });
+    }
+    return true;
   }
 
   #pullFromNext(claim: Claim, nowMs: number): void {

@@ -199,6 +199,52 @@ test("of two that canvass the lesser gives way, and frees those that favoured it
   t.end();
 });
 
+/** A group without two of its five, the leader being one of them, and whose last member alone got the last batch. */
+function unequal(): { group: CalmGroup; knowing: SimulatedNode } {
+  const group = new CalmGroup(5);
+  group.write("a", "1");
+  group.run(100);
+  const knowing = group.nodes.at(-1)!;
+  group.isLost = ({ to, body }) => to !== knowing.nodeId && body?.kind === "append";
+  group.ask(group.leader, put("a", "2"));
+  group.run(5);
+  group.crash(group.node(3));
+  return { group, knowing };
+}
+
+test("one that stands lets the one lead that holds the best state: nobody has to fetch it first", (t) => {
+  const { group, knowing } = unequal();
+  let pulls = 0;
+  const stood = new Set<string>();
+  group.isLost = ({ from, body }) => {
+    if (body?.kind === "pull") pulls++;
+    if (body?.kind === "prepare") stood.add(from);
+    return false;
+  };
+  group.crash(group.leader);
+  group.run(100, () => group.nodes.some((node) => node.isUp && node.replica?.servingBallot !== undefined));
+
+  t.same([...stood], ["n1", knowing.nodeId], "by its rank it would have tried last");
+  t.equal(group.leader, knowing);
+  t.equal(pulls, 0);
+  t.match(group.answer(knowing, read), { kind: "entries", entries: [{ value: Buffer.from("2") }] });
+  t.end();
+});
+
+test("the best state is fetched when the one that holds it does not stand", (t) => {
+  const { group, knowing } = unequal();
+  group.isLost = ({ from, to, body }) =>
+    (to === knowing.nodeId && body?.kind === "lead") ||
+    body?.kind === "yield" ||
+    (from === knowing.nodeId && body?.kind === "prepare");
+  group.crash(group.leader);
+  group.run(1000, () => group.nodes.some((node) => node.isUp && node.replica?.servingBallot !== undefined));
+
+  t.not(group.leader, knowing);
+  t.match(group.answer(group.leader, read), { kind: "entries", entries: [{ value: Buffer.from("2") }] });
+  t.end();
+});
+
 test("of two that stand at the same time the greater is followed, until the base of one is taken over", (t) => {
   const group = new CalmGroup(5);
   group.write("a", "1");
