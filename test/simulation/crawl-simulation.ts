@@ -82,9 +82,18 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
   const delayMs = chance(0.5) ? 0 : pick(50, 400);
   const total = site.pages.size;
   const isLimited = chance(0.35);
+  const seeded = hosts.slice(0, pick(1, hosts.length));
+  const sitemaps = chance(0.4);
+  // What sitemaps list is found as if it were named in the job.
+  const listed = sitemaps ? listPages(site, seeded, random) : [];
   const spec: JobSpecInput = {
-    seeds: hosts.slice(0, pick(1, hosts.length)).map(({ urls }) => urls[0]!),
-    scope: { hosts: ["*.test"], maxDepth: 10_000, maxPages: isLimited ? pick(1, total) : 1_000_000 },
+    seeds: seeded.map(({ urls }) => urls[0]!),
+    scope: {
+      hosts: ["*.test"],
+      maxDepth: 10_000,
+      maxPages: isLimited ? pick(1, total) : 1_000_000,
+      sitemaps,
+    },
     politeness: { delayMs, robots: isRobots, concurrencyPerHost: pick(1, 6) },
     fetch: { retries: 20 },
   };
@@ -98,6 +107,7 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
     random,
     perThread: pick(1, 6),
     wallErrorMs: () => (chance(0.5) ? pick(-20_000, 20_000) : 0),
+    spreadAbove: chance(0.4) ? pick(1, 20) : undefined,
   });
   const slowMs = chance(0.2) ? 150 : 8;
   const isFaulty = chance(0.85);
@@ -195,7 +205,15 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
   if (resultsOf(cluster, jobId).length !== before) violations.push("a result was added after the end");
 
   // --- what must hold -----------------------------------------------------------------------
-  checkResults(cluster, jobId, site, spec, all, isLimited, violations);
+  checkResults(
+    cluster,
+    jobId,
+    site,
+    { ...spec, seeds: [...spec.seeds, ...listed] },
+    all,
+    isLimited,
+    violations,
+  );
   checkPace(site, delayMs, violations);
   checkCounts(cluster, jobId, isLimited, violations);
   const stats = record()?.stats;
@@ -243,6 +261,31 @@ function planHosts(site: CrawlSite, random: () => number): HostPlan[] {
     }
   }
   return hosts;
+}
+
+/** Sitemaps of these hosts, which list pages that no link leads to among others. Returns all that are listed. */
+function listPages(site: CrawlSite, hosts: readonly HostPlan[], random: () => number): string[] {
+  const pick = (from: number, to: number) => from + Math.floor(random() * (to - from + 1));
+  const listed: string[] = [];
+  for (const { host, urls } of hosts) {
+    const own = Array.from({ length: pick(0, 12) }, (_, n) => `http://${host}/listed/${n}`);
+    for (const url of own) site.page(url, { links: [urls[pick(0, urls.length - 1)]!] });
+    const pages = [...own, ...urls.slice(0, pick(0, 3))];
+    listed.push(...pages);
+    const half = pick(0, pages.length);
+    const files = [pages.slice(0, half), pages.slice(half)].map((part, n) => {
+      const url = `http://${n === 0 ? host : hosts[pick(0, hosts.length - 1)]!.host}/maps/${host}-${n}.xml`;
+      site.page(url, { lists: { pages: part }, ...(random() < 0.2 ? { status: 503, failures: 1 } : {}) });
+      return url;
+    });
+    if (random() < 0.5) {
+      site.page(`http://${host}/sitemap.xml`, { lists: { sitemaps: files } });
+    } else {
+      const text = `User-agent: *\n${files.map((url) => `Sitemap: ${url}\n`).join("")}`;
+      site.robots.set(`http://${host}`, { status: 200, text });
+    }
+  }
+  return listed;
 }
 
 /** One page at a time, each linking to one on another host: between two of them nothing seems to be pending. */
