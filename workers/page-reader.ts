@@ -14,6 +14,7 @@ import {
   findLinks,
   isPageNofollow,
   type PageLink,
+  resolveLink,
 } from "../src/extraction/links.ts";
 import { findMetadata } from "../src/extraction/metadata.ts";
 import { compileRules, type RuleSet } from "../src/extraction/rule.ts";
@@ -23,7 +24,7 @@ import { decodeText } from "../src/fetcher/charset.ts";
 import { inflate } from "../src/fetcher/content-coding.ts";
 import type { Fetcher, FetchOutcome, FetchRequest } from "../src/fetcher/fetcher.ts";
 import { canonicalUrl, sitemapKey } from "../src/frontier/canonical-url.ts";
-import { compileScope, isSameSite } from "../src/job/scope.ts";
+import { isSameSite } from "../src/job/scope.ts";
 import type { ScrapingEnd } from "../src/pool/scraping-message.ts";
 import {
   type FoundLink,
@@ -35,6 +36,8 @@ import {
 } from "../src/pool/task.ts";
 import { productToken } from "../src/robots/robots-file.ts";
 import { readSitemap, SITEMAP_BYTES_MAX } from "../src/robots/sitemap.ts";
+import { LinkJudge } from "./link-judge.ts";
+import { RecentMap } from "./recent-map.ts";
 import { RecentlyCompiled } from "./recently-compiled.ts";
 
 /** Characters of a page's text. */
@@ -43,6 +46,9 @@ const TEXT_LENGTH_MAX = 1_000_000;
 const HTML_LENGTH_MAX = 4_000_000;
 const LINKS_FORMAT_LENGTH_MAX = 1_000_000;
 const COMPILED_MAX = 16;
+const ORIGINS_MAX = 32;
+const RESOLVED_MAX = 8_192;
+const RESOLVED_LENGTH_MAX = 512;
 const SITEMAP_ACCEPT = ["application/xml", "text/xml", "text/plain", "*/*"];
 /** Of a page about which a sitemap says nothing (sitemaps.org). */
 const PRIORITY_USUAL = 0.5;
@@ -55,7 +61,9 @@ type PageParts = Pick<
 
 export class PageReader {
   readonly #rules = new RecentlyCompiled(COMPILED_MAX, (rules: RuleSet) => compileRules(rules));
-  readonly #scopes = new RecentlyCompiled(COMPILED_MAX, (policy: LinkPolicy) => compileScope(policy));
+  readonly #judges = new RecentlyCompiled(COMPILED_MAX, (policy: LinkPolicy) => new LinkJudge(policy));
+  // What links are in full, by the origin of their page and then as they are written there.
+  readonly #resolved = new RecentMap<RecentMap<string | null>>(ORIGINS_MAX);
 
   /** @param holding runs what it is given, in sight of those who watch over the thread. */
   async read(
@@ -120,7 +128,7 @@ export class PageReader {
     const text = decodeText(body, isPacked ? undefined : answer.contentType);
     const list = readSitemap(text, { from: part * SITEMAP_PART_LENGTH, limit: SITEMAP_PART_LENGTH });
     const policy = task.links;
-    const isInScope = policy === null ? () => false : this.#scopes.get(policy);
+    const isInScope = policy === null ? () => false : this.#judges.get(policy).isInScope;
     const found = new Map<string, FoundLink & { priority: number }>();
     for (const { url, priority } of list.pages) {
       const canonical = canonicalUrl(url, task.url, policy ?? undefined);
@@ -158,7 +166,7 @@ export class PageReader {
       task.links?.follow === true || wants("links")
         ? findLinks(
             elements,
-            baseUrl,
+            this.#resolver(baseUrl),
             isPageNofollow(elements, productToken(task.userAgent), answer.robotsHeader),
           )
         : [];
@@ -190,7 +198,7 @@ export class PageReader {
     if (href === undefined || policy === null || !policy.canonicalLinks) return null;
     const canonical = canonicalUrl(href, undefined, policy);
     if (canonical === undefined || canonical.key === task.key) return null;
-    const isIn = this.#scopes.get(policy)(canonical.url, canonical.host);
+    const isIn = this.#judges.get(policy).isInScope(canonical.url, canonical.host);
     return isIn && isSameSite(new URL(task.url).hostname, canonical.host) ? canonical : null;
   }
 
@@ -198,15 +206,32 @@ export class PageReader {
   #found(task: ScrapeTask, links: readonly PageLink[]): FoundLink[] {
     const policy = task.links;
     if (policy === null || !policy.follow) return [];
-    const isInScope = this.#scopes.get(policy);
+    const judge = this.#judges.get(policy);
     const found = new Map<string, FoundLink>();
     for (const link of links) {
       if (link.isNofollow && !policy.followNofollow) continue;
-      const canonical = canonicalUrl(link.url, undefined, policy);
-      if (canonical === undefined || canonical.key === task.key || found.has(canonical.key)) continue;
-      if (isInScope(canonical.url, canonical.host)) found.set(canonical.key, canonical);
+      const page = judge.judge(link.url);
+      if (page !== null && page.key !== task.key) found.set(page.key, page);
     }
     return [...found.values()];
+  }
+
+  /** `resolveLink`, which need not parse again what other pages of the origin had. */
+  #resolver(baseUrl: string): (href: string) => string | undefined {
+    const { origin } = new URL(baseUrl);
+    const resolved = this.#resolved.get(origin) ?? new RecentMap<string | null>(RESOLVED_MAX);
+    this.#resolved.set(origin, resolved);
+    return (href) => {
+      // "//" begins another host, and "\\" is the same to browsers.
+      if (href[0] !== "/" || href.length > RESOLVED_LENGTH_MAX || /^.[/\\\t\r\n]/.test(href)) {
+        return resolveLink(href, baseUrl);
+      }
+      const known = resolved.get(href);
+      if (known !== undefined) return known ?? undefined;
+      const url = resolveLink(href, baseUrl);
+      resolved.set(href, url ?? null);
+      return url;
+    };
   }
 }
 

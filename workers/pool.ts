@@ -6,7 +6,7 @@
 import { Piscina } from "piscina";
 import {
   type FromScraping,
-  type ScrapingEnd,
+  type PackedEnd,
   type ScrapingLimits,
   TASKS_PER_THREAD,
   type ToScrapingBatch,
@@ -114,7 +114,7 @@ async function run(id: number, task: Task, startBefore: number): Promise<void> {
     verdict: undefined,
   });
   const job: ScrapeJob = { id, task, startBefore };
-  let ended: ScrapingEnd;
+  let ended: PackedEnd;
   try {
     const outcome: ScrapeOutcome = await piscina.run(job);
     if (outcome.startedAtMs !== undefined) tellStarted(id, outcome.startedAtMs);
@@ -127,7 +127,7 @@ async function run(id: number, task: Task, startBefore: number): Promise<void> {
 }
 
 /** The thread is gone, by this page's fault or another's. */
-function reportOf(id: number, error: unknown): Report {
+function reportOf(id: number, error: unknown): Extract<Report, { kind: "broken" }> {
   const verdict = running.get(id)?.verdict;
   if (verdict !== undefined) return { kind: "broken", reason: verdict, retryable: false };
   for (const [threadId, slot] of inHand) {

@@ -1,7 +1,7 @@
 /**
  * What the scraping process and its threads tell each other.
  */
-import type { ScrapingEnd } from "../src/pool/scraping-message.ts";
+import type { PackedEnd } from "../src/pool/scraping-message.ts";
 import type { Task } from "../src/pool/task.ts";
 
 export interface ScrapeJob {
@@ -12,7 +12,7 @@ export interface ScrapeJob {
 }
 
 export interface ScrapeOutcome {
-  readonly end: ScrapingEnd;
+  readonly end: PackedEnd;
   /** By `machineNowMs`; undefined: no request left. */
   readonly startedAtMs: number | undefined;
 }

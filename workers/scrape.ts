@@ -4,7 +4,7 @@
  */
 import { parentPort, threadId, workerData } from "node:worker_threads";
 import { Fetcher } from "../src/fetcher/fetcher.ts";
-import { machineNowMs, PARENT_SILENCE_MS_MAX, type ScrapingEnd } from "../src/pool/scraping-message.ts";
+import { machineNowMs, PARENT_SILENCE_MS_MAX, pack, type ScrapingEnd } from "../src/pool/scraping-message.ts";
 import type { Report } from "../src/pool/task.ts";
 import { PageReader } from "./page-reader.ts";
 import { fetchRobots } from "./robots.ts";
@@ -51,7 +51,7 @@ export default async function scrape({ id, task, startBefore }: ScrapeJob): Prom
       task.kind === "robots"
         ? await fetchRobots(fetcher, task, conditions)
         : await reader.read(fetcher, task, conditions, (work) => holding(id, work));
-    return { end, startedAtMs };
+    return { end: pack(end), startedAtMs };
   } catch (error) {
     // A page that our own code can't stand is that page's failure, not everyone's.
     const text = error instanceof Error ? error.message : String(error);

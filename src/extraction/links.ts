@@ -42,10 +42,20 @@ export function allElements(root: Document): Element[] {
   return found;
 }
 
-/** At most `LINKS_MAX`; the same address as often as the page has it. */
+/** Absolute, http or https; undefined: `href` is none. */
+export function resolveLink(href: string, baseUrl: string): string | undefined {
+  const url = URL.parse(href, baseUrl);
+  return url !== null && (url.protocol === "http:" || url.protocol === "https:") ? url.href : undefined;
+}
+
+/**
+ * At most `LINKS_MAX`; the same address as often as the page has it.
+ *
+ * @param resolve `resolveLink` against the page's base.
+ */
 export function findLinks(
   elements: readonly Element[],
-  baseUrl: string,
+  resolve: (href: string) => string | undefined,
   pageIsNofollow: boolean,
 ): PageLink[] {
   const links: PageLink[] = [];
@@ -53,12 +63,12 @@ export function findLinks(
     if (element.name !== "a" && element.name !== "area") continue;
     const href = element.attribs.href;
     if (href === undefined || href.length > URL_LENGTH_MAX) continue;
-    const url = URL.parse(href, baseUrl);
-    if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) continue;
+    const url = resolve(href);
+    if (url === undefined) continue;
     const rel = collapse(element.attribs.rel ?? "").toLowerCase();
     const text = element.name === "a" ? inlineText(element) : collapse(element.attribs.alt ?? "");
     links.push({
-      url: url.href,
+      url,
       text: text.slice(0, LINK_TEXT_LENGTH_MAX),
       rel: rel.slice(0, 200),
       isNofollow: pageIsNofollow || rel.split(" ").includes("nofollow"),

@@ -17,6 +17,7 @@ import {
   type ScrapingLimits,
   type ToScraping,
   type ToScrapingBatch,
+  unpack,
 } from "./scraping-message.ts";
 import type { Task, TaskEnd } from "./task.ts";
 
@@ -153,7 +154,7 @@ export class ScrapingProcess {
       task.onStarted?.(Math.max(0, machineNowMs() - message.atMs));
     } else {
       this.#inFlight.delete(message.id);
-      task.settle(message.end);
+      task.settle(unpack(message.end));
     }
   }
 

@@ -1,7 +1,13 @@
 import { test } from "tap";
 import { NODES_MAX, parseDocument } from "../../src/extraction/document.ts";
 import { extract, type FieldError, type FieldValue } from "../../src/extraction/extract.ts";
-import { allElements, documentBase, findLinks, isPageNofollow } from "../../src/extraction/links.ts";
+import {
+  allElements,
+  documentBase,
+  findLinks,
+  isPageNofollow,
+  resolveLink,
+} from "../../src/extraction/links.ts";
 import { findMetadata } from "../../src/extraction/metadata.ts";
 import { parseNumber } from "../../src/extraction/number.ts";
 import { compileRules, type Rule, type RuleSet, ruleIssues } from "../../src/extraction/rule.ts";
@@ -290,7 +296,11 @@ test("links are absolute, in order, with what their page says of them", async (t
   const links = (html: string) => {
     const elements = allElements(parseDocument(html).root);
     const base = documentBase(elements, "http://e.example/a/b");
-    return findLinks(elements, base, isPageNofollow(elements, "orbweaver", undefined));
+    return findLinks(
+      elements,
+      (href) => resolveLink(href, base),
+      isPageNofollow(elements, "orbweaver", undefined),
+    );
   };
 
   t.strictSame(
