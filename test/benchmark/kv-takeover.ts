@@ -1,7 +1,8 @@
 /**
  * How long writes wait when the server that leads their partition is killed, falls
  * silent, or goes in good order: 64 writers, each on a partition of its own, ask
- * another server when one does not answer within 300 ms.
+ * another server when one does not answer within 300 ms. They hold a connection to
+ * each: how long it takes to make one is another figure.
  */
 import { randomBytes } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
@@ -20,6 +21,7 @@ const BEFORE_MS = 1_000;
 /** Writes go on for so long after each partition was written again: a second gap would count. */
 const AFTER_MS = 500;
 const GAP_MS_MAX = 8_000;
+const CONNECT_MS_MAX = 10_000;
 const LOOK_MS = 20;
 const BACK_MS_MAX = 30_000;
 const NAMESPACE = "takeover";
@@ -101,6 +103,7 @@ async function oneRun(ground: Ground, event: Event, writers: Writers): Promise<n
   const ledBy = ({ nodeId }: ServerProcess) => writers.partitions.filter((p) => leaders.get(p) === nodeId);
   const victim = ground.servers.toSorted((a, b) => ledBy(b).length - ledBy(a).length)[0]!;
   const partitions = ledBy(victim);
+  await writers.connect();
   writers.start();
   await pause(BEFORE_MS);
   const happenedMs = performance.now();
@@ -152,6 +155,17 @@ class Writers {
     this.#callers = this.#keys.map(() => new Map());
   }
 
+  /** Makes the connections that are missing. */
+  async connect(): Promise<void> {
+    const { edges } = this.#edges;
+    await Promise.all(
+      this.#keys.map(async (key, i) => {
+        for (const edge of edges)
+          await this.#caller(i, edge).call(this.#edges.read(NAMESPACE, key), CONNECT_MS_MAX);
+      }),
+    );
+  }
+
   start(): void {
     this.#isOver = false;
     for (const partition of this.partitions) this.#acks.set(partition, [performance.now()]);
@@ -178,18 +192,24 @@ class Writers {
     await Promise.all(this.#callers.flatMap((callers) => [...callers.values()].map((one) => one.close())));
   }
 
+  #caller(writer: number, edge: string): HttpCaller {
+    const callers = this.#callers[writer]!;
+    let caller = callers.get(edge);
+    if (caller === undefined) callers.set(edge, (caller = new HttpCaller(edge, this.#edges.ca)));
+    return caller;
+  }
+
   async #write(key: string, i: number): Promise<void> {
     const request = this.#edges.write(NAMESPACE, key, randomBytes(VALUE_BYTES));
-    const { edges, ca } = this.#edges;
-    const callers = this.#callers[i]!;
+    const { edges } = this.#edges;
     for (let server = i; !this.#isOver; ) {
       const edge = edges[server % edges.length]!;
-      let caller = callers.get(edge);
-      if (caller === undefined) callers.set(edge, (caller = new HttpCaller(edge, ca)));
-      const isDone = await caller.call(request, DEADLINE_MS).then(
-        ({ status }) => status === 200,
-        () => false,
-      );
+      const isDone = await this.#caller(i, edge)
+        .call(request, DEADLINE_MS)
+        .then(
+          ({ status }) => status === 200,
+          () => false,
+        );
       if (isDone) this.#acks.get(this.partitions[i]!)!.push(performance.now());
       else {
         server++;
