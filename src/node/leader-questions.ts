@@ -12,14 +12,9 @@ import type { Log } from "../log.ts";
 import { pack, unpack } from "../peer/msgpack.ts";
 import type { PeerRef, PeerSender } from "../peer/transport.ts";
 import { fromWire, toWire } from "../peer/wire-error.ts";
-import {
-  type BriefReader,
-  BriefWriter,
-  readOperation,
-  readOutcome,
-  writeOperation,
-  writeOutcome,
-} from "../replication/brief-form.ts";
+import { readOperation, readOutcome, writeOperation, writeOutcome } from "../replication/brief-form.ts";
+import type { BriefReader } from "../replication/brief-reader.ts";
+import { BriefWriter } from "../replication/brief-writer.ts";
 import type { Operation, Outcome } from "../replication/register.ts";
 import type { Clock } from "./clock.ts";
 

@@ -162,7 +162,7 @@ export async function setUpParts(
   const questions = new LeaderQuestions({
     clock: systemClock,
     log,
-    send: (to, bytes) => transport.send(to, "brief", bytes),
+    send: (to, bytes) => brief.sendBytes(to, bytes),
     operate: (partition, operation) => replicas.operate(partition, operation),
     call: (to, question, timeoutMs) =>
       transport.call(to, "operate", question, { timeoutMs, isWait: question.operation.kind === "watch" }),

@@ -3,11 +3,9 @@
  * writes and their answers, each as one string of bytes, read and checked in one
  * pass. Field names and general schemas cost several times what is done with the
  * message; everything else stays in the general form.
- *
- * Numbers are big-endian, unsigned unless said otherwise; `int` is a float64 that
- * holds a safe integer; text is latin1 (keys are binary strings, ids are ASCII).
  */
-import { DamagedError } from "../errors.ts";
+import { type BriefReader, malformed } from "./brief-reader.ts";
+import type { BriefWriter } from "./brief-writer.ts";
 import type { Body, DecidedChange, ReplicationMessage } from "./message.ts";
 import {
   BATCH_CHANGES_MAX,
@@ -32,121 +30,6 @@ const ID_BYTES_MAX = 64;
 const VERSION_BYTES_MAX = 128;
 const PARTITION_MAX = 65_535;
 const APPENDED_CHANGES_MAX = 2 * BATCH_CHANGES_MAX + 1;
-
-/** Gathers bytes; `take` gives them away and begins anew. */
-export class BriefWriter {
-  #buffer = Buffer.allocUnsafe(4096);
-  #at = 0;
-
-  byte(value: number): void {
-    this.#need(1);
-    this.#buffer[this.#at++] = value;
-  }
-
-  short(value: number): void {
-    this.#need(2);
-    this.#at = this.#buffer.writeUInt16BE(value, this.#at);
-  }
-
-  int(value: number): void {
-    this.#need(8);
-    this.#at = this.#buffer.writeDoubleBE(value, this.#at);
-  }
-
-  text(value: string): void {
-    this.#need(2 + value.length);
-    this.#at = this.#buffer.writeUInt16BE(value.length, this.#at);
-    this.#at += this.#buffer.write(value, this.#at, value.length, "latin1");
-  }
-
-  bytes(value: Uint8Array): void {
-    this.#need(4 + value.byteLength);
-    this.#at = this.#buffer.writeUInt32BE(value.byteLength, this.#at);
-    this.#buffer.set(value, this.#at);
-    this.#at += value.byteLength;
-  }
-
-  take(): Uint8Array {
-    const taken = Buffer.from(this.#buffer.subarray(0, this.#at));
-    this.#at = 0;
-    return taken;
-  }
-
-  #need(bytes: number): void {
-    const size = this.#at + bytes;
-    if (size <= this.#buffer.length) return;
-    const larger = Buffer.allocUnsafe(Math.max(size, this.#buffer.length * 2));
-    this.#buffer.copy(larger, 0, 0, this.#at);
-    this.#buffer = larger;
-  }
-}
-
-/** Every read is within the bytes and the bound that it is given, or throws DamagedError. */
-export class BriefReader {
-  readonly #buffer: Buffer;
-  #at = 0;
-
-  /** Values that are read stay views of `bytes`. */
-  constructor(bytes: Uint8Array) {
-    this.#buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  }
-
-  byte(): number {
-    return this.#buffer[this.#take(1)]!;
-  }
-
-  short(max: number): number {
-    return within(this.#buffer.readUInt16BE(this.#take(2)), max);
-  }
-
-  /** Safe, and at least `min`. */
-  int(min = 0): number {
-    const value = this.#buffer.readDoubleBE(this.#take(8));
-    if (!Number.isSafeInteger(value) || value < min) throw malformed("not an integer in its bounds");
-    return value;
-  }
-
-  /** Any finite number. */
-  number(): number {
-    const value = this.#buffer.readDoubleBE(this.#take(8));
-    if (!Number.isFinite(value)) throw malformed("not a finite number");
-    return value;
-  }
-
-  text(min: number, max: number): string {
-    const length = this.short(max);
-    if (length < min) throw malformed("a text is too short");
-    const at = this.#take(length);
-    return this.#buffer.toString("latin1", at, at + length);
-  }
-
-  bytes(max: number): Uint8Array {
-    const length = within(this.#buffer.readUInt32BE(this.#take(4)), max);
-    const at = this.#take(length);
-    return this.#buffer.subarray(at, at + length);
-  }
-
-  /** Nothing may follow. */
-  end(): void {
-    if (this.#at !== this.#buffer.length) throw malformed("goes on after its end");
-  }
-
-  #take(bytes: number): number {
-    const at = this.#at;
-    if (at + bytes > this.#buffer.length) throw malformed("ends too early");
-    this.#at = at + bytes;
-    return at;
-  }
-}
-
-function malformed(what: string): DamagedError {
-  return new DamagedError(`a brief message can't be read: ${what}`);
-}
-
-function within(value: number, max: number): number {
-  if (value > max) throw malformed("over its bound");
-  return value;
-}
 
 // --- what replicas say --------------------------------------------------------------
 

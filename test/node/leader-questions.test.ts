@@ -4,7 +4,7 @@ import { BusyError, type ClusterError, NotLeaderError, UnavailableError } from "
 import type { Log } from "../../src/log.ts";
 import { LeaderQuestions } from "../../src/node/leader-questions.ts";
 import type { PeerRef, PeerSender } from "../../src/peer/transport.ts";
-import { BriefReader } from "../../src/replication/brief-form.ts";
+import { BriefReader } from "../../src/replication/brief-reader.ts";
 import type { Operation, Outcome } from "../../src/replication/register.ts";
 import { VirtualTime } from "../simulation/virtual-clock.ts";
 

@@ -2,8 +2,6 @@
 import { test } from "tap";
 import { DamagedError } from "../../src/errors.ts";
 import {
-  BriefReader,
-  BriefWriter,
   readMessage,
   readOperation,
   readOutcome,
@@ -11,6 +9,8 @@ import {
   writeOperation,
   writeOutcome,
 } from "../../src/replication/brief-form.ts";
+import { BriefReader } from "../../src/replication/brief-reader.ts";
+import { BriefWriter } from "../../src/replication/brief-writer.ts";
 import type { ReplicationMessage } from "../../src/replication/message.ts";
 import type { Operation, Outcome } from "../../src/replication/register.ts";
 import { SeededRandom } from "../fixture/site/seeded-random.ts";
