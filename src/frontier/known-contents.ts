@@ -16,6 +16,8 @@ const CHUNK_LENGTH = 32;
 /** In memory, over all hosts of a partition; beyond, the least recently used windows stay in the store alone. */
 const CONTENTS_HELD_MAX = 32_768;
 const TRIM_EVERY = 256;
+/** Of a window, in contents. */
+const WINDOW_COST = 8;
 /** Bits of a simhash, of 256, in which near duplicates differ at most: some 2 % of the text. */
 export const NEAR_BITS_MAX = 16;
 /** Of 32 bits each, in a simhash. */
@@ -64,7 +66,7 @@ export class ContentWindow {
   readonly host: string;
   // Contents by number modulo CONTENTS_MAX; the words of their simhashes beside them.
   readonly #prints: ContentPrint[] = [];
-  #words = new Int32Array(CHUNK_LENGTH * WORDS);
+  #words = new Int32Array(0);
   readonly #byHash = new Map<string, ContentPrint>();
   /** How many contents there have been. */
   #total = 0;
@@ -153,7 +155,8 @@ export class ContentWindow {
     this.#prints[at] = print;
     this.#byHash.set(print.hash, print);
     while (at * WORDS >= this.#words.length) {
-      const larger = new Int32Array(Math.min(CONTENTS_MAX * WORDS, this.#words.length * 2));
+      const length = Math.max(CHUNK_LENGTH * WORDS, this.#words.length * 2);
+      const larger = new Int32Array(Math.min(CONTENTS_MAX * WORDS, length));
       larger.set(this.#words);
       this.#words = larger;
     }
@@ -183,6 +186,8 @@ export class ContentWindow {
 export class KnownContents {
   readonly #windows = new Map<string, ContentWindow>();
   #uses = 0;
+  // At least what they hold, as of the last count.
+  #held = 0;
 
   /** Undefined: what the store has of it is not here. */
   windowOf(jobId: string, host: string): ContentWindow | undefined {
@@ -199,7 +204,8 @@ export class KnownContents {
 
   put(window: ContentWindow): void {
     this.#windows.set(`${window.jobId}/${window.host}`, window);
-    this.#trim();
+    this.#held += window.length + WINDOW_COST;
+    if (this.#held > CONTENTS_HELD_MAX) this.#trim();
   }
 
   forgetJob(jobId: string): void {
@@ -208,13 +214,16 @@ export class KnownContents {
 
   #trim(): void {
     let held = 0;
-    for (const window of this.#windows.values()) held += window.length + 1;
+    for (const window of this.#windows.values()) held += window.length + WINDOW_COST;
+    // Somewhat below the bound, or each new host would have all counted again.
+    const most = held > CONTENTS_HELD_MAX ? CONTENTS_HELD_MAX * 0.9 : held;
     for (const [id, window] of this.#windows) {
-      if (held <= CONTENTS_HELD_MAX) return;
+      if (held <= most) break;
       if (!window.isQuiet) continue;
-      held -= window.length + 1;
+      held -= window.length + WINDOW_COST;
       this.#windows.delete(id);
     }
+    this.#held = held;
   }
 }
 
