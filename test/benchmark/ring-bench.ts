@@ -126,7 +126,7 @@ function arcs(seed: number, report: (figure: Figure) => void): void {
 }
 
 function idle(seed: number, report: (figure: Figure) => void): void {
-  const simulator = new RingSimulator({ seed });
+  const simulator = new RingSimulator({ seed, isResting: true });
   stand(simulator, 5);
   const startUs = process.cpuUsage().user;
   const { traffic } = observe(simulator, { ms: 60_000, lookups: 1 });
