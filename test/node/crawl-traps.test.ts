@@ -343,6 +343,7 @@ test("two servers die at any point of a crawl with copies, forms and a trap: not
       scope: { canonicalLinks: true, hosts: ["a.test", "b.test"], maxDepth: 1_000, maxPages: 5_000 },
       politeness: { concurrencyPerHost: 3 },
     });
+    if (at % 3 === 0) world.loseMessages(0.05);
     await world.time.run(() => site.requests.length >= at * 12, 60_000);
     world.crashLeaderOf("a.test");
     await world.time.run(() => false, world.time.nowMs + ((at * 53) % 400));

@@ -68,6 +68,17 @@ export class CrawlWorld {
     }
   }
 
+  /** From now on this share of messages is lost, and as many come twice. */
+  loseMessages(share: number): void {
+    const { random } = this.cluster;
+    this.cluster.faults = {
+      loss: share,
+      duplication: share,
+      delayMs: () => 0.5 + random() * 10,
+      commitMs: () => 0.5 + random() * 6,
+    };
+  }
+
   /** Power is cut at the server that leads this host; another takes over. */
   crashLeaderOf(host: string): void {
     const { leader } = this.cluster.partitions[this.cluster.layout.hostPartition(host)]!;
