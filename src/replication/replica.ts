@@ -323,6 +323,7 @@ export class Replica {
 
   /** The node that proposed what is promised here has died, gives up, or is another start of itself. */
   leaderLost(nowMs: number): void {
+    this.#lastNowMs = nowMs;
     this.#answerCanvass(nowMs);
     this.#considerStanding(nowMs);
   }
@@ -575,13 +576,16 @@ export class Replica {
   #favour(from: ReplicaId, ballot: Ballot): void {
     const untilMs = this.#lastNowMs + HEARD_AGAIN_MS * this.#patience;
     this.#canvasses.favour(from, ballot, untilMs);
-    if (this.#candidate !== undefined) {
-      // Those that favoured this one are free again.
-      this.#tellMembers({ kind: "stopped", ballot: this.#candidate.ballot });
-      this.#candidate = undefined;
-      this.#tryAtMs = untilMs;
-    }
-    if (this.#tryAtMs !== undefined) this.#tryAtMs = Math.max(this.#tryAtMs, untilMs);
+    this.#giveWay();
+    this.#tryAtMs = Math.max(this.#tryAtMs ?? untilMs, untilMs);
+  }
+
+  /** Canvasses no more: those that favoured it are free again. */
+  #giveWay(): void {
+    const candidate = this.#candidate;
+    if (candidate === undefined || candidate.isStanding) return;
+    this.#tellMembers({ kind: "stopped", ballot: candidate.ballot });
+    this.#candidate = undefined;
   }
 
   /**
@@ -611,6 +615,7 @@ export class Replica {
   }
 
   #promise(ballot: Ballot, nowMs: number): void {
+    this.#giveWay();
     this.#standDown(nowMs, ballot);
     this.#transfers.end();
     this.state.promise(ballot);
