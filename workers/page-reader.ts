@@ -27,6 +27,7 @@ import { canonicalUrl, sitemapKey } from "../src/frontier/canonical-url.ts";
 import { isSameSite } from "../src/job/scope.ts";
 import type { ScrapingEnd } from "../src/pool/scraping-message.ts";
 import {
+  FOUND_CHARACTERS_MAX,
   type FoundLink,
   type LinkPolicy,
   type PageReport,
@@ -126,7 +127,8 @@ export class PageReader {
     const isPacked = answer.body[0] === 0x1f && answer.body[1] === 0x8b;
     const body = isPacked ? inflate(answer.body, ["gzip"], SITEMAP_BYTES_MAX) : answer.body;
     const text = decodeText(body, isPacked ? undefined : answer.contentType);
-    const list = readSitemap(text, { from: part * SITEMAP_PART_LENGTH, limit: SITEMAP_PART_LENGTH });
+    const range = { from: part, limit: SITEMAP_PART_LENGTH, charactersMax: FOUND_CHARACTERS_MAX };
+    const list = readSitemap(text, range);
     const policy = task.links;
     const isInScope = policy === null ? () => false : this.#judges.get(policy).isInScope;
     const found = new Map<string, FoundLink & { priority: number }>();
@@ -143,10 +145,10 @@ export class PageReader {
       const key = sitemapKey(canonical.url, 0);
       sitemaps.set(key, { ...canonical, key, part: 0 });
     }
-    if (list.more) {
-      const key = sitemapKey(task.url, part + 1);
+    if (list.next !== null) {
+      const key = sitemapKey(task.url, list.next);
       const { hostname } = new URL(task.url);
-      sitemaps.set(key, { url: task.url, key, host: hostname.replace(/^\[|\]$/g, ""), part: part + 1 });
+      sitemaps.set(key, { url: task.url, key, host: hostname.replace(/^\[|\]$/g, ""), part: list.next });
     }
     return {
       kind: "sitemap",
@@ -170,6 +172,8 @@ export class PageReader {
             isPageNofollow(elements, productToken(task.userAgent), answer.robotsHeader),
           )
         : [];
+    const found = this.#found(task, links);
+    const reported = withinReport(found);
     const source = wants("html") ? cutHtml(html) : undefined;
     const fingerprint = new TextFingerprint();
     visitText(root, fingerprint);
@@ -183,8 +187,11 @@ export class PageReader {
           ? [{ field: "(page)", message: "is too large or too deeply nested: its end was not read" }]
           : []),
         ...(source !== undefined && source.length < html.length ? [HTML_CUT] : []),
+        ...(reported.length < found.length
+          ? [{ field: "(links)", message: `are ${found.length}: ${reported.length} were followed` }]
+          : []),
       ],
-      found: this.#found(task, links),
+      found: reported,
       ...(wants("metadata") && { metadata: findMetadata(elements, baseUrl) }),
       ...(wants("text") && { text: pageText(root, TEXT_LENGTH_MAX) }),
       ...(wants("links") && { links: listed(links) }),
@@ -289,6 +296,16 @@ function readOther(task: ScrapeTask, contentType: string | undefined, text: stri
     ...(task.formats.includes("links") && { links: [] }),
     ...(task.formats.includes("html") && { html: cutHtml(text) }),
   };
+}
+
+/** As many as fit. */
+function withinReport(found: readonly FoundLink[]): readonly FoundLink[] {
+  let characters = 0;
+  const end = found.findIndex(({ url }) => {
+    characters += url.length;
+    return characters > FOUND_CHARACTERS_MAX;
+  });
+  return end === -1 ? found : found.slice(0, end);
 }
 
 const HTML_CUT = { field: "html", message: `was cut after ${HTML_LENGTH_MAX} characters` };

@@ -18,7 +18,7 @@ export interface ScrapeTask {
   /** Rules as in the job's `extract`. */
   readonly extract: Readonly<Record<string, unknown>>;
   readonly formats: readonly string[];
-  /** Which part of a sitemap is wanted, from 0; null: it is a page. */
+  /** The number of the first entry that is wanted of a sitemap; null: it is a page. */
   readonly sitemapPart: number | null;
   /** Null: nothing about links is of interest. */
   readonly links: LinkPolicy | null;
@@ -61,8 +61,10 @@ export type Task = ScrapeTask | RobotsTask;
 /** RFC 9309, 2.3.1.2: at least five are followed, also to other hosts. */
 export const ROBOTS_REDIRECTS_MAX = 5;
 
-/** Entries of a sitemap that are read at once; what is behind them is the next part. */
+/** Entries of a sitemap that are read at once. */
 export const SITEMAP_PART_LENGTH = 10_000;
+/** Characters of all URLs in one report, which must fit into a message between servers. */
+export const FOUND_CHARACTERS_MAX = 3_000_000;
 
 /** As long as a task may take before it is clear that something is wrong with it. */
 export function taskMsMax(task: Task): number {
@@ -112,12 +114,12 @@ export interface PageReport {
 
 export type Report =
   | PageReport
-  /** At most `SITEMAP_PART_LENGTH` in all. */
+  /** As many entries as fit into one report. */
   | {
       readonly kind: "sitemap";
       /** In scope. `priority`: from -10 to 10, against other pages of the job. */
       readonly found: readonly (FoundLink & { readonly priority: number })[];
-      /** Of an index, wherever they are; and the next part of the same file. */
+      /** Of an index, wherever they are; and the same file from its next entry on. */
       readonly sitemaps: readonly (FoundLink & { readonly part: number })[];
       readonly latencyMs: number;
     }

@@ -19,8 +19,17 @@ export interface Sitemap {
   readonly pages: readonly ListedPage[];
   /** Further sitemaps, of an index. */
   readonly sitemaps: readonly string[];
-  /** There is more behind what was asked for. */
-  readonly more: boolean;
+  /** The number of the first entry behind what was asked for; null: there is none. */
+  readonly next: number | null;
+}
+
+export interface SitemapRange {
+  /** Entries before this one are passed over; from 0. */
+  readonly from: number;
+  /** At most so many are given, */
+  readonly limit: number;
+  /** of at most so many characters in all; but one in any case. */
+  readonly charactersMax: number;
 }
 
 /** Larger files are not sitemaps (sitemaps.org: "no larger than 50MB"), inflated. */
@@ -33,9 +42,9 @@ const DEPTH_MAX = 64;
 /** No list is nested like this, and each level makes the parser slower. */
 const ASTRAY_DEPTH = 1_000;
 
-/** @param range of all that is listed: `from` entries are passed over, then at most `limit` are given. */
-export function readSitemap(text: string, range: { readonly from: number; readonly limit: number }): Sitemap {
-  const list = new List(range.from, range.limit);
+/** @param range of all that is listed. */
+export function readSitemap(text: string, range: SitemapRange): Sitemap {
+  const list = new List(range);
   const start = text.search(/[^\s\uFEFF]/);
   if (start === -1) return list;
   if (text[start] === "<") readXml(text, list);
@@ -46,13 +55,14 @@ export function readSitemap(text: string, range: { readonly from: number; readon
 class List implements Sitemap {
   readonly pages: ListedPage[] = [];
   readonly sitemaps: string[] = [];
-  more = false;
-  #skip: number;
-  readonly #limit: number;
+  next: number | null = null;
+  readonly #range: SitemapRange;
+  // Entries that were met, and characters of those that were taken.
+  #met = 0;
+  #characters = 0;
 
-  constructor(skip: number, limit: number) {
-    this.#skip = skip;
-    this.#limit = limit;
+  constructor(range: SitemapRange) {
+    this.#range = range;
   }
 
   page(url: string, priority: number | null): void {
@@ -64,19 +74,22 @@ class List implements Sitemap {
   }
 
   #takes(url: string): boolean {
-    if (url === "" || url.length > URL_LENGTH_MAX) return false;
-    if (this.#skip > 0) {
-      this.#skip--;
+    if (url === "" || url.length > URL_LENGTH_MAX || this.next !== null) return false;
+    const { from, limit, charactersMax } = this.#range;
+    const number = this.#met++;
+    if (number < from) return false;
+    const taken = number - from;
+    if (taken === limit || (taken > 0 && this.#characters + url.length > charactersMax)) {
+      this.next = number;
       return false;
     }
-    if (this.pages.length + this.sitemaps.length < this.#limit) return true;
-    this.more = true;
-    return false;
+    this.#characters += url.length;
+    return true;
   }
 }
 
 function readLines(text: string, list: List): void {
-  for (let at = 0; at < text.length && !list.more; ) {
+  for (let at = 0; at < text.length && list.next === null; ) {
     const end = text.indexOf("\n", at);
     const line = text
       .slice(at, end === -1 ? undefined : end)
@@ -128,7 +141,7 @@ function readXml(text: string, list: List): void {
     { xmlMode: true, decodeEntities: true },
   );
   // Of a file that is cut short or goes astray, the entries before that are as good as any.
-  for (let at = 0; at < text.length && !list.more && depth < ASTRAY_DEPTH; at += CHUNK_LENGTH) {
+  for (let at = 0; at < text.length && list.next === null && depth < ASTRAY_DEPTH; at += CHUNK_LENGTH) {
     parser.write(text.slice(at, at + CHUNK_LENGTH));
   }
 }

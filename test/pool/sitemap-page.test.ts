@@ -40,6 +40,18 @@ const site = await openSite({
   "/soft404": (_, response) => response.end("<h1>Not here</h1><a href='/a'>a</a>"),
   "/moved.xml": (_, response) => response.writeHead(301, { location: "/map.xml" }).end(),
   "/gone.xml": (_, response) => response.writeHead(404).end(),
+  "/wide": (_, response) =>
+    response.end(
+      Array.from({ length: 4_000 }, (_, n) => `<a href="/${String(n).padStart(979, "x")}">${n}</a>`).join(""),
+    ),
+  "/wide.xml": (_, response) =>
+    response
+      .writeHead(200, xml)
+      .end(
+        urlset(
+          ...Array.from({ length: 4_000 }, (_, n) => `http://127.0.0.1/${String(n).padStart(983, "x")}`),
+        ),
+      ),
   "/form": (request, response) =>
     response.end(
       `<link rel=canonical href="${new URL(request.url!, "http://x").searchParams.get("to")}"><h1>x</h1>`,
@@ -95,15 +107,33 @@ test("a long sitemap is read in parts, each naming the next", async (t) => {
   const key = (part: number) => sitemapKey(`${site.origin}/long.xml`, part);
   const lengths: number[] = [];
   const next: unknown[] = [];
-  for (const part of [0, 1, 2, 3]) {
+  for (const part of [0, 1, 2, 3].map((n) => n * SITEMAP_PART_LENGTH)) {
     const report = await sitemap("/long.xml", part);
     if (report.kind !== "sitemap") return t.fail(JSON.stringify(report));
     lengths.push(report.found.length);
     next.push(report.sitemaps.map((file) => [file.part, file.key]));
   }
   t.strictSame(lengths, [SITEMAP_PART_LENGTH, SITEMAP_PART_LENGTH, 5, 0]);
-  t.strictSame(next, [[[1, key(1)]], [[2, key(2)]], [], []]);
-  t.equal(new Set([key(0), key(1), key(2)]).size, 3);
+  t.strictSame(next, [[[10_000, key(10_000)]], [[20_000, key(20_000)]], [], []]);
+  t.equal(new Set([key(0), key(10_000), key(20_000)]).size, 3);
+});
+
+test("what a page or a sitemap leads to fits into one report", async (t) => {
+  const page = await run(site.page("/wide", { links: onSite }));
+  t.match(page, {
+    kind: "page",
+    fieldErrors: [{}, { field: "(links)", message: /^are 4000: \d+ were followed$/ }],
+  });
+  if (page.kind !== "page") return;
+  const characters = page.found.reduce((sum, { url }) => sum + url.length, 0);
+  t.ok(characters <= 3_000_000 && characters > 2_990_000, `${characters} characters`);
+
+  const first = await sitemap("/wide.xml");
+  if (first.kind !== "sitemap") return t.fail(JSON.stringify(first));
+  t.equal(first.found.length, 3_000);
+  t.match(first.sitemaps, [{ part: 3_000 }]);
+  const second = await sitemap("/wide.xml", 3_000);
+  t.equal(second.kind === "sitemap" ? second.found.length : undefined, 1_000);
 });
 
 test("an index names files anywhere; where they may be is for the job to say", async (t) => {

@@ -2,7 +2,7 @@
 import { test } from "tap";
 import { readSitemap } from "../../src/robots/sitemap.ts";
 
-const all = { from: 0, limit: 10_000 };
+const all = { from: 0, limit: 10_000, charactersMax: 1_000_000 };
 const urls = (text: string) => readSitemap(text, all).pages.map(({ url }) => url);
 const HEAD = '<?xml version="1.0" encoding="UTF-8"?>';
 
@@ -27,7 +27,7 @@ test("a sitemap lists pages, with what the site thinks of them", async (t) => {
         { url: "http://a.example/%C3%A9", priority: null },
       ],
       sitemaps: [],
-      more: false,
+      next: null,
     },
   );
 });
@@ -92,17 +92,25 @@ test("a file cut short gives what stands before the cut", async (t) => {
 test("a long file is read part by part, and the parts are the whole", async (t) => {
   const listed = Array.from({ length: 2_500 }, (_, n) => `http://a.example/${n}`);
   const text = `<urlset>${listed.map((url) => `<url><loc>${url}</loc></url>`).join("\n")}</urlset>`;
-  for (const limit of [1_000, 1_250, 2_500, 3_000]) {
+  const table: [limit: number, charactersMax: number, parts: number][] = [
+    [1_000, 1_000_000, 3],
+    [1_250, 1_000_000, 2],
+    [2_500, 1_000_000, 1],
+    [3_000, 1_000_000, 1],
+    [1_000, 20_500, 3],
+    [1_000, 2_050, 26],
+    [1_000, 1, 2_500],
+  ];
+  for (const [limit, charactersMax, wanted] of table) {
     const read: string[] = [];
     let parts = 0;
-    for (let more = true; more; parts++) {
-      const part = readSitemap(text, { from: parts * limit, limit });
-      t.ok(part.pages.length <= limit);
+    for (let from: number | null = 0; from !== null; parts++) {
+      const part = readSitemap(text, { from, limit, charactersMax });
       read.push(...part.pages.map(({ url }) => url));
-      ({ more } = part);
+      from = part.next;
     }
     t.strictSame(read, listed);
-    t.equal(parts, Math.ceil(2_500 / limit));
+    t.equal(parts, wanted, `at most ${limit} of ${charactersMax} characters`);
   }
 });
 
