@@ -21,13 +21,14 @@ export const nodeStatusSchema = z.object({
   /** `host:port` */
   peer: z.string(),
   zone: z.string(),
-  state: z.enum(["alive", "suspected", "unreachable"]),
+  /** `away`: a member that is not in the ring: it was stopped, or died long ago. */
+  state: z.enum(["alive", "suspected", "unreachable", "away"]),
   /** What operators want of it; `draining`: it gives away what it keeps. Null: not known yet. */
   membership: z.enum(["joining", "active", "draining", "removed"]).nullable(),
   /** The member that answers. */
   self: z.boolean(),
-  /** How often it was started. */
-  incarnation: z.int(),
+  /** How often it was started; null: not heard. */
+  incarnation: z.int().nullable(),
   /** Pages being scraped or waiting, per scraping thread; null: not heard yet. */
   load: z.number().nullable(),
   /** Partitions that it leads, and of which it keeps a copy; null: it did not say. */

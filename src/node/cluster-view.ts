@@ -6,6 +6,7 @@ import type { PeerRef } from "../peer/transport.ts";
 import {
   distance,
   identifierOf,
+  isNodeId,
   type NodeId,
   nodeIdOf,
   partitionOf,
@@ -19,7 +20,7 @@ import type { Membership } from "./membership.ts";
 import type { NodeStatus, PartitionStatus } from "./peer-contract.ts";
 import type { RingDriver } from "./ring-driver.ts";
 import type { Roster } from "./roster.ts";
-import { writeHostPort } from "./server-addresses.ts";
+import { readHostPort, writeHostPort } from "./server-addresses.ts";
 
 const ASK_MS = 1_000;
 const ASKED_AT_ONCE = 32;
@@ -34,16 +35,18 @@ export interface Readiness {
 
 export interface ClusterNode {
   readonly nodeId: NodeId;
-  /** `https://host:port`; null: it did not answer. */
+  /** `https://host:port`; null: not known yet. */
   readonly edge: string | null;
   /** `host:port` */
   readonly peer: string;
   readonly zone: string;
-  readonly state: "alive" | "suspected" | "unreachable";
+  /** `away`: a member that is not in the ring: it was stopped, or died long ago. */
+  readonly state: "alive" | "suspected" | "unreachable" | "away";
   /** What operators want of it: `draining` gives away what it keeps; null: not known yet. */
   readonly membership: "joining" | "active" | "draining" | "removed" | null;
   readonly self: boolean;
-  readonly incarnation: number;
+  /** How often it was started; null: not heard. */
+  readonly incarnation: number | null;
   /** Tasks running and waiting per scrape thread; null: not heard yet. */
   readonly load: number | null;
   /** How many partitions it leads, and keeps a copy of; null: it did not answer. */
@@ -82,7 +85,7 @@ export interface ClusterViewParts {
     "members" | "member" | "isSuspected" | "isReachable" | "loadOf" | "view" | "placement"
   >;
   readonly admission: Pick<Admission, "createJoinToken">;
-  readonly roster: Pick<Roster, "stateOf" | "removed">;
+  readonly roster: Pick<Roster, "stateOf" | "removed" | "members" | "staying">;
   readiness(): Readiness;
   /** What this server says of itself. */
   local(options: { readonly partitions: boolean }): NodeStatus;
@@ -93,6 +96,13 @@ interface Seen {
   readonly member: Member;
   /** Undefined: no answer. */
   readonly status: NodeStatus | undefined;
+  readonly isAway: boolean;
+}
+
+interface Known {
+  readonly member: Member;
+  /** Known from the members' entries alone. */
+  readonly isAway: boolean;
 }
 
 export class ClusterView {
@@ -114,16 +124,17 @@ export class ClusterView {
     ring: { predecessor: NodeId | null; successors: NodeId[]; fingers: NodeId[] };
     nodes: ClusterNode[];
   }> {
-    const { cluster, self, ring, readiness } = this.#parts;
+    const { cluster, self, ring, readiness, roster } = this.#parts;
     const seen = await this.#ask(this.#known(), true);
     const nodes = seen.map((node) => this.#node(node));
     const live = nodes.filter(
       ({ state, membership }) => state === "alive" && membership !== "draining",
     ).length;
+    const wanted = Math.min(cluster.replicationFactor, Math.max(live, roster.staying ?? 0));
     const count = { full: 0, degraded: 0, unserved: 0, complete: 0 };
     for (const { durability, copies } of this.#merge(seen)) {
       count[durability]++;
-      if (copies >= Math.min(cluster.replicationFactor, live)) count.complete++;
+      if (copies >= wanted) count.complete++;
     }
     const { predecessor, successors, fingers } = ring.view();
     const { ready, reasons } = readiness();
@@ -168,7 +179,10 @@ export class ClusterView {
     const { partitions, replicationFactor } = this.#parts.cluster;
     const partition = partitionOf(key, partitions);
     const found = await this.#parts.ring.placement(positionOf(partition, partitions), replicationFactor);
-    const seen = await this.#ask(found.members, true);
+    const seen = await this.#ask(
+      found.members.map((member) => ({ member, isAway: false })),
+      true,
+    );
     const { leader, members } = mergePartition(partition, reportsOf(seen, partition));
     const { hops, path } = found;
     return { key, point: nodeIdOf(pointOf(key)), partition, leader, members, hops, path };
@@ -179,52 +193,61 @@ export class ClusterView {
     return { token, expiresAt: new Date(expiresAtMs).toISOString() };
   }
 
-  /** Those that live, and those that are missed, in ring order from here. */
-  #known(): Member[] {
+  /** Those that live, those that are missed, and those that are away, in ring order from here. */
+  #known(): Known[] {
     const { self, ring, roster } = this.#parts;
-    const known = new Map([[self.nodeId, self]]);
-    for (const member of ring.members()) known.set(member.nodeId, member);
+    const known = new Map<NodeId, Known>();
+    for (const { nodeId, addresses, zone } of roster.members) {
+      if (!isNodeId(nodeId)) continue;
+      const address = readHostPort(addresses.peer);
+      const member: Member = { nodeId, address, zone, incarnation: 0, instance: "" };
+      known.set(nodeId, { member, isAway: true });
+    }
+    for (const member of ring.members()) known.set(member.nodeId, { member, isAway: false });
     for (const { nodeId } of ring.view().watched) {
       const member = ring.member(nodeId);
-      if (member !== undefined) known.set(nodeId, member);
+      if (member !== undefined) known.set(nodeId, { member, isAway: false });
     }
-    const from = identifierOf(self.nodeId);
+    known.set(self.nodeId, { member: self, isAway: false });
     for (const nodeId of roster.removed) known.delete(nodeId as NodeId);
-    const reach = ({ nodeId }: Member) => distance(from, identifierOf(nodeId));
+    const from = identifierOf(self.nodeId);
+    const reach = ({ member }: Known) => distance(from, identifierOf(member.nodeId));
     return [...known.values()].sort((a, b) => (reach(a) < reach(b) ? -1 : 1));
   }
 
-  async #ask(members: readonly Member[], partitions: boolean): Promise<Seen[]> {
+  async #ask(known: readonly Known[], partitions: boolean): Promise<Seen[]> {
     const { self, local, ask } = this.#parts;
     const seen: Seen[] = [];
-    const askOne = async (member: Member): Promise<Seen> => {
-      if (member.nodeId === self.nodeId) return { member, status: local({ partitions }) };
+    const askOne = async ({ member, isAway }: Known): Promise<Seen> => {
+      if (member.nodeId === self.nodeId) return { member, isAway, status: local({ partitions }) };
+      if (isAway) return { member, isAway, status: undefined };
       const { nodeId, address } = member;
       // Silence is an answer too: that is what is shown of it.
       const status = await ask({ nodeId, address }, { partitions }, ASK_MS).catch(() => undefined);
-      return { member, status };
+      return { member, isAway, status };
     };
-    for (let at = 0; at < members.length; at += ASKED_AT_ONCE) {
-      seen.push(...(await Promise.all(members.slice(at, at + ASKED_AT_ONCE).map(askOne))));
+    for (let at = 0; at < known.length; at += ASKED_AT_ONCE) {
+      seen.push(...(await Promise.all(known.slice(at, at + ASKED_AT_ONCE).map(askOne))));
     }
     return seen;
   }
 
-  #node({ member, status }: Seen): ClusterNode {
+  #node({ member, status, isAway }: Seen): ClusterNode {
     const { self, ring, roster } = this.#parts;
     const { nodeId } = member;
     const isSelf = nodeId === self.nodeId;
     const isSuspected = !isSelf && ring.isSuspected(nodeId);
     const isSilent = !isSelf && (status === undefined || !ring.isReachable(nodeId));
+    const edge = status?.edge ?? roster.members.find((one) => one.nodeId === nodeId)?.addresses.edge;
     return {
       nodeId,
-      edge: status === undefined ? null : `https://${status.edge}`,
+      edge: edge === undefined ? null : `https://${edge}`,
       peer: writeHostPort(member.address),
       zone: member.zone,
-      state: isSuspected ? "suspected" : isSilent ? "unreachable" : "alive",
+      state: isAway ? "away" : isSuspected ? "suspected" : isSilent ? "unreachable" : "alive",
       membership: roster.stateOf(nodeId) ?? null,
       self: isSelf,
-      incarnation: status?.incarnation ?? member.incarnation,
+      incarnation: status?.incarnation ?? (isAway ? null : member.incarnation),
       load: status?.load ?? ring.loadOf(nodeId) ?? null,
       leads: status?.leads ?? null,
       replicas: status?.replicas ?? null,

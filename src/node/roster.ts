@@ -34,6 +34,7 @@ export class Roster extends EventEmitter<RosterEvents> {
   readonly #entries: Pick<ClusterEntries, "members">;
   readonly #directory: DataDirectory;
   readonly #log: Log;
+  #members: readonly MemberRecord[] = [];
   #states = new Map<string, MemberRecord["state"]>();
   #removed: ReadonlySet<string>;
   #leaving: ReadonlySet<string>;
@@ -67,6 +68,11 @@ export class Roster extends EventEmitter<RosterEvents> {
     const kept = await directory.read("removed.json");
     const removed = kept === undefined ? [] : removedSchema.parse(JSON.parse(kept.toString("utf8")));
     return new Roster(entries, directory, removed, log);
+  }
+
+  /** All that were ever let in; empty: not known yet. */
+  get members(): readonly MemberRecord[] {
+    return this.#members;
   }
 
   /** Certificates of these are good no more. */
@@ -135,6 +141,7 @@ export class Roster extends EventEmitter<RosterEvents> {
 
   async #look(): Promise<void> {
     const records = await this.#entries.members();
+    this.#members = records;
     this.#states = new Map(records.map(({ nodeId, state }) => [nodeId, state]));
     this.#digest = digestOf(this.#states);
     const inState = (...states: MemberRecord["state"][]) =>

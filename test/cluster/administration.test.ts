@@ -34,6 +34,23 @@ test("a server is drained and removed, and later three of four are lost for good
     t.ok(Math.max(...leads) <= (1.5 * PARTITIONS) / 5 + 1, `leaderships: ${leads}`);
   });
 
+  await t.test("a server that was stopped is away, and is not forgotten", async (t) => {
+    const { edge, nodeId } = four;
+    await four.stop();
+    await until("it is away", 10_000, async () => (await nodeOf(reader, four))?.state === "away");
+    const node = await nodeOf(reader, four);
+    const { partitions } = await reader.cluster.status();
+    const status = await command(["cluster", "status"]);
+    await four.restart();
+    await allServed(reader, 5);
+    await until("leaders are in place", BALANCE_MS_MAX, () => isInPlace(reader));
+
+    t.match(node, { edge, membership: "active", incarnation: null, replicas: null });
+    t.same(partitions, { full: PARTITIONS, degraded: 0, unserved: 0, complete: 0 });
+    t.match(status.stdout, /1 of which is away/);
+    t.match(await nodeOf(reader, four), { nodeId, state: "alive", replicas: PARTITIONS });
+  });
+
   await t.test("a server that drains may be taken back", async (t) => {
     const drained = await command(["cluster", "drain", four.nodeId.slice(0, 12), "--no-wait"]);
     await until("something has left it", 20_000, async () => {

@@ -93,8 +93,10 @@ function callsText(status: ClusterStatus): string | undefined {
 
 function statusText(status: ClusterStatus): string {
   const { full, degraded, unserved, complete } = status.partitions;
+  const hasZones = status.nodes.some(({ zone }) => zone !== "");
   const rows = status.nodes.map((node) => [
     `${shortNode(node.nodeId)}${node.self ? " *" : ""}`,
+    ...(hasZones ? [node.zone === "" ? "-" : printable(node.zone)] : []),
     node.membership === "draining" ? `${node.state}, draining` : node.state,
     node.edge ?? "?",
     node.peer,
@@ -104,19 +106,34 @@ function statusText(status: ClusterStatus): string {
     node.load === null || node.state !== "alive" ? "?" : node.load.toFixed(1),
   ]);
   const calls = callsText(status);
+  const away = status.nodes.filter(({ state }) => state === "away").length;
   const health = status.ready ? "ready" : `not ready: ${status.reasons.map(printable).join("; ")}`;
   return [
     `cluster ${status.clusterId}  ${health}`,
     `durability: ${status.durability}${status.durability === "full" ? "" : ": two lost servers may lose data"}`,
     `partitions: ${full} with three copies or more, ${degraded} with fewer, ${unserved} not served`,
-    `copies:     ${complete} of ${status.partitionCount} partitions have all; ${status.replicationFactor} wanted, one a server`,
+    `copies:     ${complete} of ${status.partitionCount} partitions have all; ${status.replicationFactor} wanted, one a server${away === 0 ? "" : `, ${away} of which ${away === 1 ? "is" : "are"} away`}`,
     ...(calls === undefined ? [] : [calls]),
     "",
-    table(["node", "state", "edge", "peer", "of the ring", "leads", "copies", "load"], rows),
+    table(
+      [
+        "node",
+        ...(hasZones ? ["zone"] : []),
+        "state",
+        "edge",
+        "peer",
+        "of the ring",
+        "leads",
+        "copies",
+        "load",
+      ],
+      rows,
+    ),
     "",
     ...status.nodes.flatMap(({ nodeId, problem }) =>
       problem === null ? [] : [`  ${shortNode(nodeId)}: ${printable(problem)}`],
     ),
+    ...(away === 0 ? [] : ["  away: stopped, or dead for long; it takes its place again when it is started"]),
     "  * answered; in ring order from there. load: pages running and waiting per scraping thread",
   ].join("\n");
 }

@@ -156,6 +156,8 @@ interface Copies {
   /** Groups that have all the copies that so many servers can keep, of all. */
   readonly complete: number;
   readonly partitions: number;
+  /** Servers of the cluster that are not in the ring. */
+  readonly away: number;
 }
 
 /** Waits, for as long as a person would, until the groups have all their copies; undefined when nobody told. */
@@ -166,9 +168,11 @@ async function awaitCopies(profile: string, interrupted: AbortSignal): Promise<C
   let copies: Copies | undefined;
   try {
     for (;;) {
-      const { durability, partitions, partitionCount } = await client.cluster.status();
-      copies = { durability, complete: partitions.complete, partitions: partitionCount };
-      const isOver = copies.complete === partitionCount || performance.now() > untilMs;
+      const { durability, partitions, partitionCount, nodes } = await client.cluster.status();
+      const away = nodes.filter(({ state }) => state === "away").length;
+      copies = { durability, complete: partitions.complete, partitions: partitionCount, away };
+      // Copies on servers that are not started can't be waited for.
+      const isOver = copies.complete === partitionCount || away > 0 || performance.now() > untilMs;
       if (isOver || interrupted.aborted) return copies;
       await pause(COPIES_LOOK_MS, undefined, { signal: interrupted });
     }
@@ -267,9 +271,12 @@ async function knownServers(data: string): Promise<number> {
 
 function copiesText(copies: Copies | undefined, servers: number): string {
   if (copies === undefined) return "durability: not known yet; `cluster status` tells";
-  const { durability, complete, partitions } = copies;
+  const { durability, complete, partitions, away } = copies;
   if (durability === "degraded" && servers < 3) {
     return `durability: degraded: with ${servers === 1 ? "one server" : "two servers"} there are fewer than three copies; five servers keep all data when two are lost`;
+  }
+  if (away > 0 && complete < partitions) {
+    return `durability: ${durability}; ${away} ${away === 1 ? "server" : "servers"} of the cluster ${away === 1 ? "is" : "are"} away, and ${away === 1 ? "its" : "their"} copies with ${away === 1 ? "it" : "them"}`;
   }
   const all = complete === partitions;
   return `durability: ${durability}; ${all ? `all ${partitions} groups have` : `${complete} of ${partitions} groups have`} all their copies${all ? "" : ", the others are being copied"}`;
