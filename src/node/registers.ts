@@ -216,9 +216,16 @@ export class RoutedRegisters implements Registers, LeaderAccess {
     if (this.#isStopped) return Promise.reject(stopping());
     return new Promise<T>((resolve, reject) => {
       this.#waiting.add(reject);
-      this.#find(partition, timeoutMs, repeatable, ask)
-        .then(resolve, reject)
-        .finally(() => this.#waiting.delete(reject));
+      this.#find(partition, timeoutMs, repeatable, ask).then(
+        (answer) => {
+          this.#waiting.delete(reject);
+          resolve(answer);
+        },
+        (error: unknown) => {
+          this.#waiting.delete(reject);
+          reject(error);
+        },
+      );
     });
   }
 

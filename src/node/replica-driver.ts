@@ -56,6 +56,7 @@ const COPIES_SAFE = 3;
 const HAND_OVERS_AT_ONCE = 8;
 const HAND_OVER_LOOK_MS = 5;
 const OPERATIONS_MAX = 65_536;
+const NODE_IDS_MAX = 65_536;
 /** Of changes that wait for their outcome, over all partitions. */
 const PENDING_BYTES_MAX = 256 * 1024 * 1024;
 const BUSY_MS = 50;
@@ -175,6 +176,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   /** Opened, and not yet compared with the root on record. */
   #unchecked: Held[] = [];
   readonly #incarnations = new Map<NodeId, number>();
+  readonly #nodeIds = new Map<string, string>();
   /** When the bytes that were read for transfers so far will have been paid for. */
   #transfersPaidMs = 0;
   #firstSerial: number;
@@ -760,7 +762,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     const { partition, replica } = held;
     switch (effect.kind) {
       case "send":
-        return this.#sendTo(nodeOf(effect.to), partition, replica.id, effect.to, effect.body);
+        return this.#sendTo(this.#nodeOf(effect.to), partition, replica.id, effect.to, effect.body);
       case "invite":
         return this.#sendTo(effect.nodeId, partition, replica.id, "", effect.body);
       case "answer":
@@ -1085,6 +1087,17 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   #sendTo(nodeId: string, partition: number, from: string, to: string, body: Body): void {
     this.#sendToNode(nodeId, { partition, from, to, body });
+  }
+
+  /** As `nodeOf`, with one string for each node: what is looked up with it is looked up all the time. */
+  #nodeOf(replicaId: string): string {
+    let nodeId = this.#nodeIds.get(replicaId);
+    if (nodeId === undefined) {
+      if (this.#nodeIds.size >= NODE_IDS_MAX) this.#nodeIds.clear();
+      nodeId = nodeOf(replicaId);
+      this.#nodeIds.set(replicaId, nodeId);
+    }
+    return nodeId;
   }
 
   #sendToNode(nodeId: string, message: ReplicationMessage): void {

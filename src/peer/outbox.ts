@@ -1,13 +1,17 @@
 /**
  * Messages that wait for one peer. One frame is under way at a time, so order is
  * kept; what arises meanwhile travels in the next, or in the answer to a frame of
- * the peer. Past its bounds the oldest are
- * dropped: protocols repeat what is lost, and the newest says most.
+ * the peer. Where much arises, the next frame waits a moment for more: each costs
+ * both sides the same, whatever it holds. Past its bounds the oldest are dropped:
+ * protocols repeat what is lost, and the newest says most.
  */
 import { ANSWER_MESSAGES_BYTES_MAX, ITEM_BYTES_MAX, MESSAGES_MAX } from "./frame.ts";
 
 const MESSAGES_WAITING_MAX = 65_536;
 const BYTES_WAITING_MAX = 64 * 1024 * 1024;
+/** Messages that came while a frame was under way: of as many turns, mostly. */
+const CROWD = 3;
+const CROWD_MS = 3;
 
 export class Outbox {
   readonly #deliver: (messages: readonly Buffer[], over: () => void) => void;
@@ -98,7 +102,8 @@ export class Outbox {
     this.#isUnderWay = true;
     this.#deliver(frame, () => {
       this.#isUnderWay = false;
-      this.#drain();
+      if (this.length < CROWD) this.#drain();
+      else setTimeout(() => this.#drain(), CROWD_MS);
     });
   }
 

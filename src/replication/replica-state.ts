@@ -375,9 +375,10 @@ export class ReplicaState {
       this.#recent.delete(key);
       if (isIn) this.#recent.set(key, digest);
     }
+    if (this.#recent.size <= RECENT_MAX) return;
     for (const key of this.#recent.keys()) {
-      if (this.#recent.size <= RECENT_MAX) break;
       this.#recent.delete(key);
+      if (this.#recent.size <= RECENT_MAX) break;
     }
   }
 

@@ -43,6 +43,8 @@ const HEARD_AGAIN_MS = 250;
 /** Too many wait for it to serve. */
 const STANDING_BUSY_MS = 50;
 
+const NO_EFFECTS: readonly ReplicaEffect[] = [];
+
 const PROPOSER_KINDS: ReadonlySet<Body["kind"]> = new Set([
   "canvass",
   "prepare",
@@ -189,8 +191,8 @@ export class Replica {
   }
 
   /** Takes the effects that have gathered; to be performed in order. */
-  take(): ReplicaEffect[] {
-    return this.#effects.splice(0);
+  take(): readonly ReplicaEffect[] {
+    return this.#effects.length === 0 ? NO_EFFECTS : this.#effects.splice(0);
   }
 
   /**

@@ -1,16 +1,21 @@
 /**
  * One queue in front of one disk: everything that waits while a write is under
- * way goes into the next one and shares its fsync. No timer: an idle queue
- * writes at once, a busy one forms larger groups by itself.
+ * way goes into the next one and shares its fsync. An idle queue writes at once;
+ * one that is crowded by then waits a moment more, for a write costs the same
+ * whatever it holds, and who waits in a crowd waits for the processor.
  *
  * After a failed write nothing is known about what reached the disk (the kernel
  * may drop the dirty pages and report success the next time), so the queue
  * refuses everything from then on.
  */
+import { setTimeout as pause } from "node:timers/promises";
 import { UnavailableError } from "../errors.ts";
 
 /** A group ends with the commit that reaches this. */
 const GROUP_BYTES_MAX = 8 * 1024 * 1024;
+/** Commits that came while a write was under way. */
+const CROWD = 6;
+const CROWD_MS = 4;
 
 interface Waiting<C> {
   readonly changes: readonly C[];
@@ -73,6 +78,7 @@ export class GroupCommit<C> {
         break;
       }
       for (const one of group) one.resolve();
+      if (this.#waiting.length >= CROWD) await pause(CROWD_MS);
     }
     this.#writing = undefined;
   }

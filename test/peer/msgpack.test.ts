@@ -230,6 +230,37 @@ test("an outbox sends one frame at a time, none in a pause, and none for what an
   );
 });
 
+test("where little came while a frame was under way the next leaves at once; where much did it waits for more", async (t) => {
+  const frames: { readonly bytes: number[]; readonly over: () => void }[] = [];
+  let isSent = () => {};
+  const outbox = new Outbox({
+    pauseMs: () => 0,
+    deliver: (messages, over) => {
+      frames.push({ bytes: messages.map(([byte]) => byte!), over });
+      isSent();
+    },
+  });
+  const sent = () => new Promise<void>((resolve) => (isSent = resolve));
+  const add = (...bytes: number[]) => {
+    for (const byte of bytes) outbox.add(Buffer.from([byte]));
+  };
+
+  add(1);
+  await sent();
+  add(2, 3);
+  frames[0]!.over();
+  t.strictSame(frames[1]?.bytes, [2, 3], "two are no crowd");
+  add(4, 5, 6);
+  frames[1]!.over();
+  t.equal(frames.length, 2);
+  add(7);
+  await sent();
+  t.strictSame(frames[2]?.bytes, [4, 5, 6, 7]);
+  add(8, 9, 10);
+  frames[2]!.over();
+  t.equal(outbox.takeForAnswer().length, 3, "meanwhile all may go with an answer");
+});
+
 test(`what frames hold is accepted by hand as by its schema (SEED=${SEED})`, async (t) => {
   const random = randomFrom(SEED);
   const pick = <T>(...values: readonly T[]): T => values[Math.floor(random() * values.length)]!;

@@ -4,6 +4,7 @@ import { Keyv } from "keyv";
 import { test } from "tap";
 import { UnavailableError, UsageError } from "../../src/errors.ts";
 import { ClaimPages } from "../../src/store/claim-pages.ts";
+import { GroupCommit } from "../../src/store/group-commit.ts";
 import { KeyvStore } from "../../src/store/keyv-store.ts";
 import { MemoryStore } from "../../src/store/memory-store.ts";
 import { OrderedMap } from "../../src/store/ordered-map.ts";
@@ -172,4 +173,37 @@ test("a page that is written holds no claim of a batch that is not written yet",
 
   assert.equal(pages.of(1)?.[0], 98);
   assert.deepEqual(written, [`\x01${"a".repeat(24)}`, `\x01${"b".repeat(24)}\x02${"c".repeat(24)}`]);
+});
+
+test("commits that find a write under way share the next, and a crowd waits for more", async () => {
+  const groups: string[] = [];
+  const ends: (() => void)[] = [];
+  let isWritten = () => {};
+  const commits = new GroupCommit<string>("nowhere", (changes) => {
+    groups.push(changes.join(""));
+    isWritten();
+    return new Promise((resolve) => ends.push(resolve));
+  });
+  const written = () => new Promise<void>((resolve) => (isWritten = resolve));
+  const commit = (text: string) => {
+    for (const one of text) void commits.commit([one], 1);
+  };
+
+  let next = written();
+  commit("a");
+  await next;
+  commit("bcdef");
+  next = written();
+  ends[0]!();
+  await next;
+  assert.deepEqual(groups, ["a", "bcdef"]);
+  commit("ghijkl");
+  next = written();
+  ends[1]!();
+  await new Promise((resolve) => setImmediate(resolve));
+  commit("m");
+  await next;
+  assert.deepEqual(groups, ["a", "bcdef", "ghijklm"]);
+  ends[2]!();
+  await commits.idle();
 });
