@@ -22,6 +22,7 @@ interface CrawlFlags extends SessionFlags {
 
 const SETTLE_MS_MAX = 5_000;
 const FAILURES_SHOWN = 5;
+const TRAPS_SHOWN = 10;
 
 export function addCrawl(program: Command, run: Runner): void {
   withSessionFlags(
@@ -132,6 +133,11 @@ async function conclude(
     note(`${state}: ${file.count} pages${where}, ${failed} failed, ${skipped} skipped`);
     if (job.error !== undefined) note(`  ${printable(job.error)}`);
     if (failed > 0) await showFailures(client, jobId, failed);
+    for (const { host, pattern, reason, pages, example } of job.stats.traps.slice(0, TRAPS_SHOWN)) {
+      note(
+        `  stopped at ${host}: ${printable(pattern)} (${reason}, ${pages} pages, e.g. ${printable(example)})`,
+      );
+    }
     if (interrupted.aborted && flags.data !== undefined) note(`the same command goes on with it`);
   }
   if (interrupted.aborted) return PARTLY_FAILED;
