@@ -4,13 +4,16 @@
  * each is written once, as it stands when the batch is closed.
  */
 import type { Counts } from "../job/counts.ts";
+import type { HandoutRef } from "./frontier-state.ts";
 import type { HostQueue } from "./host-queue.ts";
+import type { HandedPage, OutRecord } from "./host-spread.ts";
 import type { JobShare } from "./job-share.ts";
 import type { ContentChunk, ContentWindow } from "./known-contents.ts";
 import type { Due, DuePlace, FailureRecord, OfferedPage, Page, ResultRecord, Size } from "./page.ts";
 import type { PaceRecord } from "./politeness.ts";
 import type { RobotsRecord } from "./robots-access.ts";
 import type { TrapRecord } from "./trap.ts";
+import type { Outcome } from "./verdict.ts";
 
 export type FrontierWrite =
   | { readonly kind: "page"; readonly jobId: string; readonly host: string; readonly page: Page }
@@ -28,6 +31,13 @@ export type FrontierWrite =
   | { readonly kind: "size"; readonly size: Size }
   | { readonly kind: "contents"; readonly chunk: ContentChunk }
   | { readonly kind: "traps"; readonly record: TrapRecord }
+  | {
+      readonly kind: "out";
+      readonly jobId: string;
+      readonly out: OutRecord;
+      /** False: not under way any more. */
+      readonly isUnderWay: boolean;
+    }
   | { readonly kind: "pace"; readonly record: PaceRecord }
   | { readonly kind: "robots"; readonly record: RobotsRecord };
 
@@ -48,6 +58,24 @@ export type FrontierEffect =
       /** Of the runner's own clock. */
       readonly runnerTimeMs: number;
       readonly startWithinMs: number;
+      /** The partition that stores the page and hears of its end after this one; left out: this one. */
+      readonly store?: number;
+    }
+  /** What the owner of a host that is spread has asked for; under way from now on. */
+  | {
+      readonly kind: "handed";
+      readonly id: number;
+      readonly pages: readonly HandedPage[];
+      /** How many more are pending here. */
+      readonly left: number;
+    }
+  /** A page that a part has handed out, and that does not leave. */
+  | {
+      readonly kind: "returned";
+      readonly ref: HandoutRef;
+      readonly partition: number;
+      readonly runner: string;
+      readonly outcome: Extract<Outcome, { kind: "notStarted" | "barred" }>;
     }
   | {
       readonly kind: "fetchRobots";
@@ -80,6 +108,21 @@ export interface FrontierWants {
   readonly hosts: Set<string>;
   readonly lookups: { readonly jobId: string; readonly id: number; readonly pages: readonly OfferedPage[] }[];
   readonly loads: HostQueue[];
+  /** Pages of large hosts for their parts. */
+  readonly forwards: {
+    readonly jobId: string;
+    readonly id: number;
+    readonly pages: readonly OfferedPage[];
+  }[];
+  readonly takes: TakeWant[];
+}
+
+/** Pages of a large host that a part is asked for, one for each runner. */
+export interface TakeWant {
+  readonly jobId: string;
+  readonly host: string;
+  readonly partition: number;
+  readonly runners: readonly string[];
 }
 
 export interface FrontierBatch {
@@ -98,6 +141,7 @@ export class Draft {
   // By what identifies the entry: one write each.
   readonly #pages = new Map<string, { jobId: string; host: string; page: Page }>();
   readonly #dues = new Map<string, FrontierWrite>();
+  readonly #outs = new Map<string, FrontierWrite>();
   readonly #others: FrontierWrite[] = [];
   readonly #shares = new Set<JobShare>();
   readonly #queues = new Set<HostQueue>();
@@ -116,7 +160,7 @@ export class Draft {
   }
 
   get #changes(): number {
-    let sum = this.#pages.size + this.#dues.size + this.#others.length + this.#shares.size;
+    let sum = this.#pages.size + this.#dues.size + this.#outs.size + this.#others.length + this.#shares.size;
     sum += this.#queues.size + this.#traps.size;
     for (const window of this.#contents) sum += window.changes;
     return sum;
@@ -131,6 +175,10 @@ export class Draft {
   due(jobId: string, host: string, place: DuePlace, due: Due | null): void {
     const id = `${jobId}/${host}/${place.band}/${place.priority}/${place.seq}`;
     this.#dues.set(id, { kind: "due", jobId, host, place, due });
+  }
+
+  out(jobId: string, out: OutRecord, isUnderWay: boolean): void {
+    this.#outs.set(`${jobId}/${out.key}`, { kind: "out", jobId, out, isUnderWay });
   }
 
   counts(share: JobShare): void {
@@ -165,7 +213,7 @@ export class Draft {
     const writes: FrontierWrite[] = [];
     for (const { jobId, host, page } of this.#pages.values())
       writes.push({ kind: "page", jobId, host, page });
-    writes.push(...this.#dues.values(), ...this.#others);
+    writes.push(...this.#dues.values(), ...this.#outs.values(), ...this.#others);
     for (const { counts } of this.#shares) {
       // A copy: what is told about progress is what was committed.
       writes.push({

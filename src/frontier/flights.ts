@@ -72,6 +72,11 @@ export class Flights {
     this.#state.hosts.get(ref.host)?.pace.started(flightId(ref), nowMs - agoMs);
   }
 
+  /** A page of a host that is paced here, stored elsewhere and under way. */
+  isOut(ref: HandoutRef): boolean {
+    return this.#state.jobs.get(ref.jobId)?.outs.get(ref.key)?.ref.handout === ref.handout;
+  }
+
   /** Nobody has the page any more, nor a report of it; undefined: there is one, or nobody waits for it. */
   lost(ref: HandoutRef): { readonly wasStarted: boolean } | undefined {
     const flight = this.#state.flightOf(ref);
@@ -97,6 +102,12 @@ export class Flights {
         };
         const list = byRunner.get(flight.runner);
         if (list === undefined) byRunner.set(flight.runner, [ref]);
+        else list.push(ref);
+      }
+      for (const { ref, runner, decidedAtMs } of share.outs.values()) {
+        if (decidedAtMs > beforeMs) continue;
+        const list = byRunner.get(runner);
+        if (list === undefined) byRunner.set(runner, [ref]);
         else list.push(ref);
       }
     }

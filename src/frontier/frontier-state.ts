@@ -4,6 +4,7 @@
  */
 import type { Draft, FrontierBatch, FrontierWants } from "./draft.ts";
 import { HostQueue } from "./host-queue.ts";
+import { type HostPlacement, HostSpread, UNDIVIDED } from "./host-spread.ts";
 import { CONFIRMATION_MS, type Flight, type JobShare } from "./job-share.ts";
 import { ContentWindow, KnownContents } from "./known-contents.ts";
 import type { Page } from "./page.ts";
@@ -15,6 +16,7 @@ export interface FrontierOptions {
   readonly robotsWaitMs: number;
   /** In [0, 1). */
   readonly random: () => number;
+  readonly placement?: HostPlacement;
 }
 
 /** Who may run one more task, and the newest time heard of its own clock. */
@@ -30,6 +32,8 @@ export interface Moment {
   readonly wallMs: number;
   /** Whom to give the next task; undefined: everyone is busy. Each answer is used. */
   readonly nextRunner: () => Runner | undefined;
+  /** The newest time heard of a runner's own clock. */
+  readonly timeOf: (nodeId: string) => number | undefined;
 }
 
 export interface Advance {
@@ -78,6 +82,7 @@ const PAGES_IN_MEMORY_MAX = 16_384;
 
 export class FrontierState {
   readonly options: FrontierOptions;
+  readonly placement: HostPlacement;
   readonly jobs = new Map<string, JobShare>();
   readonly hosts = new Map<string, SiteHost>();
   readonly contents = new KnownContents();
@@ -86,6 +91,7 @@ export class FrontierState {
 
   constructor(options: FrontierOptions) {
     this.options = options;
+    this.placement = options.placement ?? UNDIVIDED;
   }
 
   flightOf(ref: HandoutRef): Flight | undefined {
@@ -96,7 +102,7 @@ export class FrontierState {
   hostOf(name: string): SiteHost {
     let host = this.hosts.get(name);
     if (host === undefined) {
-      host = new SiteHost(name);
+      host = new SiteHost(name, this.placement.isMain(name));
       this.hosts.set(name, host);
     }
     return host;
@@ -105,7 +111,7 @@ export class FrontierState {
   queueOf(share: JobShare, name: string): HostQueue {
     const queue = share.queues.get(name);
     if (queue !== undefined) return queue;
-    const size = { jobId: share.jobId, host: name, discovered: 0, sitemaps: 0, pending: 0 };
+    const size = { jobId: share.jobId, host: name, discovered: 0, sitemaps: 0, pending: 0, full: false };
     // A host that is new here has said nothing so far.
     this.contents.put(new ContentWindow(share.jobId, name));
     return this.addQueue(share, new HostQueue(share.jobId, size, false));
@@ -117,13 +123,47 @@ export class FrontierState {
     return queue;
   }
 
+  /** The host has as many pages here as a partition takes; `mayHavePages`: the parts may have some already. */
+  spread(share: JobShare, name: string, mayHavePages: boolean): void {
+    const spread = new HostSpread(this.placement.partsOf(name), mayHavePages);
+    this.hostOf(name).spreads.set(share.jobId, spread);
+  }
+
+  /** From the waiting pages to those under way. Returns the number of the hand-out. */
+  takeOut(
+    share: JobShare,
+    queue: HostQueue,
+    queued: { readonly page: Page; readyAtMs: number },
+    runner: string,
+    turn: Turn,
+  ): number {
+    const { page } = queued;
+    const { host } = queue.size;
+    queue.remove(queued);
+    this.hostOf(host).rotate(queue, this.ownerOf(share.jobId));
+    const handout = ++page.handouts;
+    share.flights.set(page.key, {
+      page,
+      queue,
+      handout,
+      runner,
+      decidedAtMs: turn.nowMs,
+      isReported: false,
+    });
+    turn.draft.due(share.jobId, host, waiting(page), null);
+    turn.draft.due(share.jobId, host, flying(page), { key: page.key, flight: { handout, runner } });
+    turn.draft.counts(share);
+    return handout;
+  }
+
   /** The larger delay and the smaller concurrency of all jobs that want something of this host now. */
   limitsOf(host: SiteHost): { delayMs: number; concurrency: number } {
     let [delayMs, concurrency] = [0, Number.POSITIVE_INFINITY];
     let isThrottled = false;
     for (const queue of host.queues.values()) {
       const view = this.jobs.get(queue.jobId)?.view;
-      if (queue.size.pending === 0 || view?.status !== "running") continue;
+      const isOpen = queue.size.pending > 0 || host.spreads.get(queue.jobId)?.isOpen === true;
+      if (!isOpen || view?.status !== "running") continue;
       const { politeness } = view.spec;
       delayMs = Math.max(delayMs, politeness.delayMs);
       concurrency = Math.min(concurrency, politeness.concurrencyPerHost);

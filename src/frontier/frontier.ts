@@ -14,7 +14,7 @@ import { type Counts, noCounts } from "../job/counts.ts";
 import { ROBOTS_UNAVAILABLE, type Waiting } from "../job/job-spec.ts";
 import { isOver } from "../job/life-cycle.ts";
 import { Admissions, admissionOf } from "./admission.ts";
-import { Draft, type FrontierEffect } from "./draft.ts";
+import { Draft, type FrontierEffect, type TakeWant } from "./draft.ts";
 import { Flights, type RobotsEnd } from "./flights.ts";
 import {
   type Advance,
@@ -29,10 +29,12 @@ import {
 } from "./frontier-state.ts";
 import { HandOut } from "./hand-out.ts";
 import { HostQueue } from "./host-queue.ts";
+import type { HandedPage, OutRecord } from "./host-spread.ts";
 import { CONFIRMATION_MS, JobShare, type JobView } from "./job-share.ts";
 import { type ContentChunk, ContentWindow } from "./known-contents.ts";
 import { SETTLED } from "./known-pages.ts";
 import { type OfferedPage, originOf, type Page, type Size } from "./page.ts";
+import { PartHandOut } from "./part-hand-out.ts";
 import type { PaceRecord } from "./politeness.ts";
 import type { RobotsRecord } from "./robots-access.ts";
 import { type Item, Settlement } from "./settlement.ts";
@@ -40,11 +42,14 @@ import { type TrapRecord, TrapScores } from "./trap.ts";
 import { AS_IT_IS, canonicalOf, type Judgement, type Outcome } from "./verdict.ts";
 
 const WAITING_SHOWN_MS = 1_000;
+/** How long a part looks for a page that it may hand out. */
+const NEXT_WAIT_MS = 300;
 
 export class Frontier {
   readonly #state: FrontierState;
   readonly #admissions: Admissions;
   readonly #settlement: Settlement;
+  readonly #parts: PartHandOut;
   readonly #handOut: HandOut;
   readonly #flights: Flights;
   // Jobs whose share is being read from the store.
@@ -58,7 +63,8 @@ export class Frontier {
     this.#state = new FrontierState(options);
     this.#admissions = new Admissions(this.#state);
     this.#settlement = new Settlement(this.#state, this.#admissions);
-    this.#handOut = new HandOut(this.#state, this.#settlement);
+    this.#parts = new PartHandOut(this.#state, this.#settlement);
+    this.#handOut = new HandOut(this.#state, this.#settlement, this.#parts);
     this.#flights = new Flights(this.#state);
   }
 
@@ -89,6 +95,7 @@ export class Frontier {
     flights: readonly FlightRecord[],
     nowMs: number,
     traps: readonly TrapRecord[] = [],
+    outs: readonly OutRecord[] = [],
   ): void {
     this.#sharesAsked.delete(jobId);
     if (this.#state.jobs.has(jobId)) return;
@@ -97,6 +104,12 @@ export class Frontier {
     for (const { host, patterns } of traps) share.traps.set(host, new TrapScores(patterns));
     for (const size of sizes)
       this.#state.addQueue(share, new HostQueue(jobId, { ...size }, size.pending > 0));
+    for (const { host, full } of sizes) if (full) this.#state.spread(share, host, true);
+    for (const { host, key, handout, runner } of outs) {
+      const ref = { jobId, host, key, handout };
+      share.outs.set(key, { ref, runner, decidedAtMs: Number.NEGATIVE_INFINITY });
+      this.#state.hostOf(host).pace.adopt(flightId(ref), nowMs);
+    }
     for (const { page, host, handout, runner } of flights) {
       const queue = share.queues.get(host);
       if (queue === undefined) continue;
@@ -229,8 +242,57 @@ export class Frontier {
 
   /** The runner has no such page, will never start it, and has no report: it is due again. */
   lost(ref: HandoutRef): void {
+    if (this.#flights.isOut(ref)) {
+      this.#state.hostOf(ref.host).pace.ended(flightId(ref));
+      this.#items.push({ kind: "landed", id: null, ref, jobId: ref.jobId });
+      return;
+    }
     const lost = this.#flights.lost(ref);
     if (lost !== undefined) this.#items.push({ kind: "lost", ref, jobId: ref.jobId, ...lost });
+  }
+
+  /** It is of a host that is paced here and stored elsewhere. */
+  isOut(ref: HandoutRef): boolean {
+    return this.#flights.isOut(ref);
+  }
+
+  /** A request whose report goes to another partition is over. Answered with `id`, after commit. */
+  landed(id: number, ref: HandoutRef): void {
+    this.#items.push({ kind: "landed", id, ref, jobId: ref.jobId });
+  }
+
+  /** The owner of a host that is spread wants pages of it, one for each runner. Answered with `id`, after commit. */
+  next(id: number, jobId: string, host: string, runners: readonly string[], nowMs: number): void {
+    this.#items.push({ kind: "next", id, jobId, host, runners, untilMs: nowMs + NEXT_WAIT_MS });
+  }
+
+  /** The parts of large hosts have what they were given. */
+  forwarded(id: number): void {
+    this.#admissions.forwarded(id);
+  }
+
+  /** What a part had; undefined: no answer. Returns the runners whose places are not needed. */
+  took(
+    want: TakeWant,
+    answer: { readonly pages: readonly HandedPage[]; readonly left: number } | undefined,
+    nowMs: number,
+  ): string[] {
+    const { jobId, host, partition } = want;
+    const spread = this.#state.hosts.get(host)?.spreads.get(jobId);
+    if (spread === undefined) return [...want.runners];
+    spread.answered(partition, want.runners.length, answer, nowMs);
+    const unused = [...want.runners];
+    for (const { runner } of answer?.pages ?? []) unused.splice(unused.indexOf(runner), 1);
+    return unused;
+  }
+
+  /** Runners of pages that wait here for their host. */
+  waitingRunners(): string[] {
+    const runners: string[] = [];
+    for (const host of this.#state.hosts.values()) {
+      for (const spread of host.spreads.values()) runners.push(...spread.taken.map(({ runner }) => runner));
+    }
+    return runners;
   }
 
   /** Pages under way without a report that were handed out before `beforeMs`, by runner. */
@@ -292,23 +354,39 @@ export class Frontier {
         const id = flightId({ jobId, host, key: flight.page.key, handout: flight.handout });
         this.#state.hosts.get(host)?.pace.ended(id);
       }
+      for (const { ref } of share.outs.values()) this.#state.hosts.get(ref.host)?.pace.ended(flightId(ref));
+      this.#forgetSpreads(jobId);
       this.#state.jobs.delete(jobId);
       this.#state.contents.forgetJob(jobId);
     }
     this.#items = this.#items.filter((item) => {
       if (item.jobId !== jobId) return true;
-      if (item.kind !== "lost") this.#loose.push({ kind: "answer", id: item.id, answer: "refused" });
+      if (item.kind === "next") this.#loose.push({ kind: "handed", id: item.id, pages: [], left: 0 });
+      else if (item.kind !== "lost" && item.id !== null)
+        this.#loose.push({ kind: "answer", id: item.id, answer: "refused" });
       return false;
     });
+  }
+
+  /** What parts have handed out for it goes nowhere; they hear that the job is over by themselves. */
+  #forgetSpreads(jobId: string): void {
+    for (const host of this.#state.hosts.values()) {
+      for (const { key, handout, runner, partition } of host.spreads.get(jobId)?.taken ?? []) {
+        const ref = { jobId, host: host.name, key, handout };
+        const outcome = { kind: "notStarted", reason: "the job is over" } as const;
+        this.#loose.push({ kind: "returned", ref, partition, runner, outcome });
+      }
+      host.spreads.delete(jobId);
+    }
   }
 
   /** Hosts of a job that hold it up by more than a second. */
   waitingOn(jobId: string, nowMs: number, wallMs: number): Waiting[] {
     const waiting: Waiting[] = [];
     for (const [name, queue] of this.#state.jobs.get(jobId)?.queues ?? []) {
-      if (queue.size.pending === 0 || waiting.length >= 8) continue;
       const host = this.#state.hosts.get(name);
-      if (host === undefined) continue;
+      if (host === undefined || !host.isMain || waiting.length >= 8) continue;
+      if (queue.size.pending === 0 && host.spreads.get(jobId)?.isOpen !== true) continue;
       const { delayMs } = this.#state.limitsOf(host);
       const head = queue.peek(Number.POSITIVE_INFINITY);
       const robots =
@@ -344,6 +422,8 @@ export class Frontier {
         hosts: new Set(),
         lookups: [],
         loads: [],
+        forwards: [],
+        takes: [],
       },
       wakeAtMs: Number.POSITIVE_INFINITY,
       isSaturated: false,
@@ -358,7 +438,8 @@ export class Frontier {
     for (const share of this.#state.jobs.values()) {
       if (share.lookups === 0) share.known.trim();
       // The first thing to find out about a job after a takeover: whether it is still on.
-      if (share.view === undefined && share.pending > 0) turn.wants.confirm.add(share.jobId);
+      if (share.view === undefined && (share.pending > 0 || share.counts.large > 0))
+        turn.wants.confirm.add(share.jobId);
     }
     turn.draft.effects.push(...this.#loose);
     this.#loose = [];
@@ -376,7 +457,7 @@ export class Frontier {
     this.#items = [];
     const left: Item[] = [];
     // Settles first: they free slots and credits, and hold more than an offer does.
-    for (const kind of ["lost", "report", "recall", "offer"] as const) {
+    for (const kind of ["landed", "lost", "report", "recall", "next", "offer"] as const) {
       for (const item of items) {
         if (item.kind === kind && !this.#take(item, turn)) left.push(item);
       }
@@ -388,8 +469,8 @@ export class Frontier {
   #take(item: Item, turn: Turn): boolean {
     const share = this.#state.jobs.get(item.jobId);
     if (share === undefined) {
-      if (item.kind === "lost") return true;
-      if (item.kind === "report") return answered(item.id, turn);
+      if (item.kind === "lost" || (item.kind === "landed" && item.id === null)) return true;
+      if (item.kind === "report" || item.kind === "landed") return answered(item.id!, turn);
       if (!this.#sharesAsked.has(item.jobId)) {
         this.#sharesAsked.add(item.jobId);
         turn.wants.shares.add(item.jobId);
@@ -401,6 +482,10 @@ export class Frontier {
         return this.#settlement.takeLost(share, item, turn);
       case "report":
         return this.#settlement.takeReport(share, item, turn);
+      case "landed":
+        return this.#parts.takeLanded(share, item, turn);
+      case "next":
+        return this.#parts.takeNext(share, item, turn);
       case "recall":
         return this.#settlement.takeRecall(share, item, turn);
       case "offer":

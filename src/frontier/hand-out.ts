@@ -5,7 +5,6 @@
 import {
   type FrontierState,
   flightId,
-  flying,
   LEADER,
   later,
   type Runner,
@@ -16,6 +15,7 @@ import {
 import type { HostQueue } from "./host-queue.ts";
 import type { JobShare } from "./job-share.ts";
 import { originOf, type Page } from "./page.ts";
+import type { PartHandOut } from "./part-hand-out.ts";
 import type { RobotsAccess } from "./robots-access.ts";
 import type { Settlement } from "./settlement.ts";
 import type { SiteHost } from "./site-host.ts";
@@ -32,14 +32,17 @@ const HOST_IDLE_MS = 120_000;
 export class HandOut {
   readonly #state: FrontierState;
   readonly #settlement: Settlement;
+  readonly #parts: PartHandOut;
 
-  constructor(state: FrontierState, settlement: Settlement) {
+  constructor(state: FrontierState, settlement: Settlement, parts: PartHandOut) {
     this.#state = state;
     this.#settlement = settlement;
+    this.#parts = parts;
   }
 
   handOut(turn: Turn): void {
     for (const host of [...this.#state.hosts.values()]) {
+      if (!host.isMain) continue;
       const before = host.pace.underWay;
       this.#handOutFrom(host, turn);
       if (host.pace.underWay > before && this.#state.hosts.size > 1) {
@@ -57,7 +60,9 @@ export class HandOut {
       const { delayMs, concurrency } = this.#state.limitsOf(host);
       if (host.queues.size === 0) return;
       if (host.pace.isGivenUp(nowMs, this.#state.options.robotsWaitMs)) this.#giveUp(host, turn);
-      if (host.pace.underWay >= concurrency || host.pace.isTaken) return;
+      if (host.pace.isTaken) return;
+      if (host.spreads.size > 0) this.#parts.departTaken(host, turn);
+      if (host.pace.underWay + host.reserved >= concurrency) return;
       const readyAtMs = host.pace.readyAtMs(delayMs);
       if (nowMs < readyAtMs) {
         const askAtMs = readyAtMs - ASK_AHEAD_MS;
@@ -73,7 +78,10 @@ export class HandOut {
         turn.wakeAtMs = Math.min(turn.wakeAtMs, isNear ? readyAtMs : askAtMs);
         return;
       }
-      if (!this.#handOutOne(host, delayMs, turn)) return;
+      if (host.wantsRobots !== undefined && host.state === "ready") {
+        if (this.#fetchWanted(host, delayMs, turn)) continue;
+      }
+      if (!this.#handOutOne(host, delayMs, concurrency, turn)) return;
     }
   }
 
@@ -81,7 +89,12 @@ export class HandOut {
   #giveUp(host: SiteHost, turn: Turn): void {
     for (const queue of host.queues.values()) {
       const share = this.#state.jobs.get(queue.jobId)!;
-      if (queue.size.pending === 0 || share.view?.status !== "running") continue;
+      if (share.view?.status !== "running") continue;
+      const spread = host.spreads.get(queue.jobId);
+      if (spread !== undefined && spread.asked === 0) {
+        this.#parts.ask(share, host, spread, Number.POSITIVE_INFINITY, turn);
+      }
+      if (queue.size.pending === 0) continue;
       this.#load(queue, turn);
       this.#state.renew(share, turn);
       if (!share.mayHandOut(turn.nowMs, turn.ageMsMax)) continue;
@@ -105,16 +118,22 @@ export class HandOut {
   }
 
   /** True: something was handed out or settled, there may be more. */
-  #handOutOne(host: SiteHost, delayMs: number, turn: Turn): boolean {
+  #handOutOne(host: SiteHost, delayMs: number, concurrency: number, turn: Turn): boolean {
     const { nowMs } = turn;
     for (const queue of host.inTurn((jobId) => this.#state.ownerOf(jobId))) {
       const share = this.#state.jobs.get(queue.jobId)!;
-      if (queue.size.pending === 0) continue;
+      const spread = host.spreads.get(queue.jobId);
+      if (queue.size.pending === 0 && spread === undefined) continue;
       this.#load(queue, turn);
       const queued = queue.peek(nowMs);
       if (queued === undefined) {
         const atMs = queue.readyAtMs;
         if (atMs !== undefined) turn.wakeAtMs = Math.min(turn.wakeAtMs, atMs);
+        if (spread === undefined) continue;
+        if (!this.#isReady(host, turn)) return false;
+        // One at a time where a delay says when the next one goes.
+        const places = delayMs > 0 ? 1 - host.reserved : concurrency - host.pace.underWay - host.reserved;
+        if (places > 0 && this.#parts.ask(share, host, spread, places, turn)) return true;
         continue;
       }
       if (share.view === undefined) {
@@ -122,13 +141,7 @@ export class HandOut {
         continue;
       }
       if (share.view.status !== "running" || share.flights.size >= FLIGHTS_MAX) continue;
-      if (host.state !== "ready") {
-        if (host.state === "new") {
-          host.state = "loading";
-          turn.wants.hosts.add(host.name);
-        }
-        return false;
-      }
+      if (!this.#isReady(host, turn)) return false;
       const { page: first } = queued;
       if (
         !first.seed &&
@@ -193,6 +206,30 @@ export class HandOut {
     return false;
   }
 
+  /** What the store knows of the host's pace is here. */
+  #isReady(host: SiteHost, turn: Turn): boolean {
+    if (host.state === "new") {
+      host.state = "loading";
+      turn.wants.hosts.add(host.name);
+    }
+    return host.state === "ready";
+  }
+
+  /** For a page of a part; false: it can't leave now. */
+  #fetchWanted(host: SiteHost, delayMs: number, turn: Turn): boolean {
+    const { jobId, access } = host.wantsRobots!;
+    const share = this.#state.jobs.get(jobId);
+    if (share?.view?.status === "running") {
+      this.#state.renew(share, turn);
+      if (!share.mayHandOut(turn.nowMs, turn.ageMsMax)) return false;
+      if (access.ask(access.origin, "", turn.nowMs).kind === "fetch") {
+        this.#fetchRobots(share, host, access, delayMs, turn);
+      }
+    }
+    host.wantsRobots = undefined;
+    return true;
+  }
+
   #fetchRobots(share: JobShare, host: SiteHost, access: RobotsAccess, delayMs: number, turn: Turn): void {
     const startWithinMs = this.#state.startWithinMs(share, turn.nowMs);
     access.fetching();
@@ -233,7 +270,7 @@ export class HandOut {
       if (answer.atMs !== undefined) turn.wakeAtMs = Math.min(turn.wakeAtMs, answer.atMs);
       return false;
     }
-    this.#takeOut(share, host, queue, queued, LEADER, turn);
+    this.#state.takeOut(share, queue, queued, LEADER, turn);
     turn.draft.effects.push({
       kind: "readRobots",
       jobId: share.jobId,
@@ -257,7 +294,7 @@ export class HandOut {
   ): void {
     const { page } = queued;
     const { jobId } = share;
-    const handout = this.#takeOut(share, host, queue, queued, runner.nodeId, turn);
+    const handout = this.#state.takeOut(share, queue, queued, runner.nodeId, turn);
     const startWithinMs = this.#state.startWithinMs(share, turn.nowMs);
     host.pace.decide(
       flightId({ jobId, host: host.name, key: page.key, handout }),
@@ -281,33 +318,6 @@ export class HandOut {
     });
   }
 
-  /** From the waiting pages to those under way. Returns the number of the hand-out. */
-  #takeOut(
-    share: JobShare,
-    host: SiteHost,
-    queue: HostQueue,
-    queued: { readonly page: Page; readyAtMs: number },
-    runner: string,
-    turn: Turn,
-  ): number {
-    const { page } = queued;
-    queue.remove(queued);
-    host.rotate(queue, this.#state.ownerOf(share.jobId));
-    const handout = ++page.handouts;
-    share.flights.set(page.key, {
-      page,
-      queue,
-      handout,
-      runner,
-      decidedAtMs: turn.nowMs,
-      isReported: false,
-    });
-    turn.draft.due(share.jobId, host.name, waiting(page), null);
-    turn.draft.due(share.jobId, host.name, flying(page), { key: page.key, flight: { handout, runner } });
-    turn.draft.counts(share);
-    return handout;
-  }
-
   #wantCredit(share: JobShare, turn: Turn): void {
     const open = share.pending - share.flights.size;
     if (share.free < Math.min(CREDITS_LOW, open)) turn.wants.credit.set(share.jobId, Math.min(64, open));
@@ -315,6 +325,7 @@ export class HandOut {
 
   storePaces(turn: Turn): void {
     for (const host of this.#state.hosts.values()) {
+      if (!host.isMain) continue;
       if (host.state !== "ready") {
         // What the store knows comes first: it must not be written over.
         if (host.pace.isDirty && host.state === "new") {

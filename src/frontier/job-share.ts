@@ -7,6 +7,7 @@ import { type Counts, pendingOf } from "../job/counts.ts";
 import type { SeedlessSpec } from "../job/job-record.ts";
 import type { JobStatus } from "../job/job-spec.ts";
 import { isOpen } from "../job/life-cycle.ts";
+import type { HandoutRef } from "./frontier-state.ts";
 import type { HostQueue } from "./host-queue.ts";
 import { KnownPages } from "./known-pages.ts";
 import type { Page } from "./page.ts";
@@ -39,12 +40,22 @@ export interface Flight {
   isReported: boolean;
 }
 
+/** A page under way that another partition stores. */
+export interface Out {
+  readonly ref: HandoutRef;
+  readonly runner: string;
+  /** Monotonic; -Infinity: by an earlier leader. */
+  readonly decidedAtMs: number;
+}
+
 export class JobShare {
   readonly jobId: string;
   readonly counts: Counts;
   readonly known: KnownPages;
   /** By page key. */
   readonly flights = new Map<string, Flight>();
+  /** By page key: pages of large hosts that are under way and lie in other partitions. */
+  readonly outs = new Map<string, Out>();
   /** By host: those that have pending pages. */
   readonly queues = new Map<string, HostQueue>();
   /** By host: patterns of URLs that bring nothing new. */

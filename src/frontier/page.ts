@@ -156,6 +156,8 @@ export const sizeSchema = z.object({
   /** Sitemaps and parts of them among those. */
   sitemaps: count.default(0),
   pending: count,
+  /** As many as its partition takes: new pages go to the host's parts, for good. */
+  full: z.boolean().default(false),
 });
 /** How many pages of one host a job has. */
 export type Size = z.output<typeof sizeSchema>;

@@ -36,6 +36,16 @@ export type Item =
       readonly judgement: Judgement;
       readonly admission: Admission;
     }
+  | {
+      readonly kind: "next";
+      readonly id: number;
+      readonly jobId: string;
+      readonly host: string;
+      /** One for each page that is wanted. */
+      readonly runners: readonly string[];
+      readonly untilMs: number;
+    }
+  | { readonly kind: "landed"; readonly id: number | null; readonly ref: HandoutRef; readonly jobId: string }
   | { readonly kind: "lost"; readonly ref: HandoutRef; readonly jobId: string; readonly wasStarted: boolean }
   | { readonly kind: "recall"; readonly id: number; readonly jobId: string; readonly granted: number };
 
@@ -306,6 +316,11 @@ export class Settlement {
       if (!isRunning || queue.size.pending === 0) continue;
       const host = this.#state.hosts.get(name);
       if (host === undefined) continue;
+      if (!host.isMain) {
+        // Whoever paces it has asked a moment ago, or will not soon.
+        if (nowMs - host.askedAtMs <= IDLE_CREDIT_MS) soon = true;
+        continue;
+      }
       const atMs = Math.max(
         host.pace.readyAtMs(this.#state.limitsOf(host).delayMs),
         queue.readyAtMs ?? nowMs,

@@ -3,6 +3,7 @@
  * the robots.txt of its origins.
  */
 import type { HostQueue } from "./host-queue.ts";
+import type { HostSpread } from "./host-spread.ts";
 import { HostPace } from "./politeness.ts";
 import { RobotsAccess } from "./robots-access.ts";
 
@@ -19,13 +20,22 @@ export class SiteHost {
   // When each user had the last turn; those without one had none.
   readonly #turns = new Map<string, number>();
   #turn = 0;
+  /** By job; of hosts whose pages lie in several partitions. */
+  readonly spreads = new Map<string, HostSpread>();
+  /** False: another partition paces it, and asks for the pages that are here. */
+  readonly isMain: boolean;
+  /** When that one last did. */
+  askedAtMs = Number.NEGATIVE_INFINITY;
+  /** A page of a part needs a robots.txt that nobody has asked for. */
+  wantsRobots: { readonly jobId: string; readonly access: RobotsAccess } | undefined;
   readonly robots = new Map<string, RobotsAccess>();
   /** "loading": what the store knows of its pace is not here yet, so nothing may be handed out. */
   state: "new" | "loading" | "ready" = "new";
   idleSinceMs: number | undefined;
 
-  constructor(name: string) {
+  constructor(name: string, isMain = true) {
     this.name = name;
+    this.isMain = isMain;
     this.pace = new HostPace(name);
   }
 
@@ -37,6 +47,13 @@ export class SiteHost {
       this.robots.set(origin, access);
     }
     return access;
+  }
+
+  /** Places that are spoken for by pages of other partitions. */
+  get reserved(): number {
+    let sum = 0;
+    for (const spread of this.spreads.values()) sum += spread.reserved;
+    return sum;
   }
 
   /** In the order in which they may take: the user that has waited longest first, and of one's jobs likewise. */

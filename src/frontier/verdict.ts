@@ -47,6 +47,11 @@ export const outcomeSchema = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("broken"), reason: z.string(), retryable: z.boolean() }),
   /** The scraping process died. */
   z.object({ kind: z.literal("died"), alone: z.boolean() }),
+  /** The request may not leave: what the host's owner says of a page that another partition stores. */
+  z.object({
+    kind: z.literal("barred"),
+    reason: z.enum(["robots", "robots-unreachable", "host-unreachable"]),
+  }),
   /** The request never left. */
   z.object({ kind: z.literal("notStarted"), reason: z.string() }),
 ]);
@@ -55,7 +60,7 @@ export type Outcome = z.output<typeof outcomeSchema>;
 export type Verdict =
   | { readonly kind: "done" }
   /** The page is over without a result: what it leads to are pages of their own. */
-  | { readonly kind: "skipped"; readonly reason: "redirect" | "canonical" | "sitemap" }
+  | { readonly kind: "skipped"; readonly reason: "redirect" | "canonical" | "sitemap" | "robots" }
   | {
       readonly kind: "again";
       readonly afterMs: number;
@@ -163,6 +168,10 @@ export function verdictOf(
         return { kind: "failed", reason: "killed its scraper", status: null };
       }
       return again("the scraping process died", null, false);
+    case "barred":
+      return outcome.reason === "robots"
+        ? { kind: "skipped", reason: "robots" }
+        : { kind: "failed", reason: outcome.reason, status: null };
     case "notStarted":
       return again(outcome.reason, null, false);
   }

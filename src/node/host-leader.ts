@@ -6,7 +6,7 @@
  */
 import { BusyError, NotLeaderError } from "../errors.ts";
 import { canonicalUrl, sitemapKey } from "../frontier/canonical-url.ts";
-import type { FrontierEffect, FrontierWants } from "../frontier/draft.ts";
+import type { FrontierEffect, FrontierWants, TakeWant } from "../frontier/draft.ts";
 import { Frontier } from "../frontier/frontier.ts";
 import { flightId, type HandoutRef, type Runner } from "../frontier/frontier-state.ts";
 import type { JobView } from "../frontier/job-share.ts";
@@ -20,7 +20,7 @@ import type { Log } from "../log.ts";
 import type { TaskEnd } from "../pool/task.ts";
 import type { Ballot, Operation, Outcome as RegisterOutcome } from "../replication/register.ts";
 import { type Clock, pause } from "./clock.ts";
-import type { CrawlReply, RunMessage } from "./crawl-message.ts";
+import type { CrawlReply, CrawlRequest, RunMessage } from "./crawl-message.ts";
 import { CreditRequests } from "./credit-requests.ts";
 import { FrontierStore } from "./frontier-store.ts";
 import type { Watcher } from "./job-watch.ts";
@@ -38,7 +38,12 @@ export interface HostLeaderPorts {
   readonly robotsWaitMs: number;
   /** At the local replica. */
   operate(operation: Operation): Promise<RegisterOutcome>;
+  readonly spreadAbove: number;
   offer(jobId: string, pages: readonly OfferedPage[]): Promise<OfferAnswer>;
+  /** To the parts of large hosts that this partition paces. */
+  offerParts(jobId: string, pages: readonly OfferedPage[]): Promise<OfferAnswer>;
+  /** At the leader of such a part. */
+  askPart(partition: number, request: CrawlRequest): Promise<CrawlReply>;
   /** At the job's leader. */
   askJob(
     jobId: string,
@@ -51,6 +56,8 @@ export interface HostLeaderPorts {
   /** The job is over. */
   over(jobId: string): void;
   nextRunner(): Runner | undefined;
+  /** The newest time heard of its clock. */
+  timeOf(runner: string): number | undefined;
   /** The place that `nextRunner` took is free again: the page is with the pool here, done with elsewhere, or will never leave. */
   released(runner: string): void;
   run(runner: string, message: RunMessage): void;
@@ -65,6 +72,9 @@ export interface HostLeaderPorts {
 /** Offers and reports waiting in one partition; beyond, `BUSY`. Reports have room of their own. */
 const OFFERS_MAX = 64;
 const REPORTS_MAX = 1024;
+/** From owners of hosts that have pages here: apart from offers that may themselves wait for such. */
+const PART_OFFERS_MAX = 64;
+const QUESTIONS_MAX = 64;
 
 export class HostLeader implements Watcher {
   readonly partition: number;
@@ -79,6 +89,8 @@ export class HostLeader implements Watcher {
     number,
     { resolve(answer: "accepted" | "refused"): void; reject(error: unknown): void }
   >();
+  // Owners of hosts that wait for pages, likewise.
+  readonly #asking = new Map<number, { resolve(reply: CrawlReply): void; reject(error: unknown): void }>();
   readonly #committed = new Map<string, Counts>();
   // Runners of pages that this leader handed to other servers, by hand-out.
   readonly #elsewhere = new Map<string, string>();
@@ -87,6 +99,7 @@ export class HostLeader implements Watcher {
   readonly #contentsRead = new Map<string, Promise<void>>();
   #nextId = 1;
   #offers = 0;
+  #partOffers = 0;
   #reports = 0;
   #isCommitting = false;
   #isScheduled = false;
@@ -99,7 +112,20 @@ export class HostLeader implements Watcher {
     this.partition = partition;
     this.ballot = ballot;
     this.#ports = ports;
-    this.#frontier = new Frontier({ robotsWaitMs: ports.robotsWaitMs, random: ports.random });
+    const { layout } = ports;
+    this.#frontier = new Frontier({
+      robotsWaitMs: ports.robotsWaitMs,
+      random: ports.random,
+      placement: {
+        spreadAbove: ports.spreadAbove,
+        isMain: (host) => layout.hostPartition(host) === partition,
+        partOf: (host, key) => {
+          const part = layout.hostPart(host, key);
+          return part === partition ? undefined : part;
+        },
+        partsOf: (host) => layout.hostParts(host).filter((part) => part !== partition),
+      },
+    });
     this.#store = new FrontierStore(ports.layout, ballot, (operation) => this.#operate(operation));
     this.#placement = new LinkPlacement(partition, this.#frontier, {
       clock: ports.clock,
@@ -117,7 +143,9 @@ export class HostLeader implements Watcher {
 
   /** Takes up the jobs that have pages pending here. False: there is nothing to lead. */
   async load(): Promise<boolean> {
-    const open = (await this.#store.allCounts()).filter((counts) => pendingOf(counts) > 0);
+    const open = (await this.#store.allCounts()).filter(
+      (counts) => pendingOf(counts) > 0 || counts.large > 0,
+    );
     await Promise.all(open.map((counts) => this.#loadShare(counts.jobId, counts)));
     this.advance();
     return open.length > 0;
@@ -130,8 +158,11 @@ export class HostLeader implements Watcher {
     this.#wake?.();
     for (const { reject } of this.#waiting.values()) reject(reason);
     this.#waiting.clear();
+    for (const { reject } of this.#asking.values()) reject(reason);
+    this.#asking.clear();
     for (const runner of this.#elsewhere.values()) this.#ports.released(runner);
     this.#elsewhere.clear();
+    for (const runner of this.#frontier.waitingRunners()) this.#ports.released(runner);
   }
 
   /** Something may have become possible. */
@@ -147,8 +178,10 @@ export class HostLeader implements Watcher {
 
   // --- questions ----------------------------------------------------------------------------
 
-  async offer(jobId: string, pages: readonly OfferedPage[]): Promise<CrawlReply> {
+  /** @param isPart pages of hosts that another partition paces. */
+  async offer(jobId: string, pages: readonly OfferedPage[], isPart = false): Promise<CrawlReply> {
     if (this.#dropping.has(jobId)) return { kind: "refused" };
+    if (isPart) return this.#offerPart(jobId, pages);
     if (this.#offers >= OFFERS_MAX) throw new BusyError(`partition ${this.partition}`, 50);
     this.#offers++;
     try {
@@ -156,6 +189,29 @@ export class HostLeader implements Watcher {
     } finally {
       this.#offers--;
     }
+  }
+
+  async #offerPart(jobId: string, pages: readonly OfferedPage[]): Promise<CrawlReply> {
+    if (this.#partOffers >= PART_OFFERS_MAX) throw new BusyError(`partition ${this.partition}`, 50);
+    this.#partOffers++;
+    try {
+      return { kind: await this.#answerTo((id) => this.#frontier.offer(id, jobId, pages)) };
+    } finally {
+      this.#partOffers--;
+    }
+  }
+
+  /** Hands out pages of a host that another partition paces. */
+  async next(jobId: string, host: string, runners: readonly string[]): Promise<CrawlReply> {
+    if (this.#dropping.has(jobId)) return { kind: "handed", pages: [], left: 0 };
+    if (this.#isEnded) throw new NotLeaderError(this.partition);
+    if (this.#asking.size >= QUESTIONS_MAX) throw new BusyError(`partition ${this.partition}`, 50);
+    return new Promise((resolve, reject) => {
+      const id = this.#nextId++;
+      this.#asking.set(id, { resolve, reject });
+      this.#frontier.next(id, jobId, host, runners, this.#ports.clock.now());
+      this.advance();
+    });
   }
 
   /** @param latencyMs until the head of an answer had arrived; null: there was none. */
@@ -168,8 +224,10 @@ export class HostLeader implements Watcher {
     if (this.#reports >= REPORTS_MAX) throw new BusyError(`partition ${this.partition}`, 100);
     const isOpen = this.#frontier.pageOf(ref) !== undefined;
     const isNews = this.#frontier.heardReport(ref, agoMs, outcome, this.#ports.clock.now(), latencyMs);
+    const isOut = this.#frontier.isOut(ref);
     this.#landed(ref);
     this.advance();
+    if (isOut) return { kind: await this.#answerTo((id) => this.#frontier.landed(id, ref)) };
     if (!isNews) {
       // The first copy of it is still being settled: ask again later.
       if (isOpen) throw new BusyError("the report", 250);
@@ -329,6 +387,7 @@ export class HostLeader implements Watcher {
       nowMs,
       wallMs: clock.wall(),
       nextRunner: () => this.#ports.nextRunner(),
+      timeOf: (runner) => this.#ports.timeOf(runner),
     });
     this.isSaturated = isSaturated;
     for (const jobId of wants.confirm) this.#ports.wantConfirmation(jobId, this);
@@ -348,8 +407,10 @@ export class HostLeader implements Watcher {
       (error: unknown) => {
         this.#isCommitting = false;
         for (const effect of batch.effects) {
-          if (effect.kind === "run") this.#ports.released(effect.runner);
+          if (effect.kind === "run" || effect.kind === "returned") this.#ports.released(effect.runner);
         }
+        // What was to be asked for after the commit never is.
+        for (const runner of wants.takes.flatMap(({ runners }) => runners)) this.#ports.released(runner);
         this.#fail(error);
       },
     );
@@ -394,9 +455,20 @@ export class HostLeader implements Watcher {
           alone: effect.alone,
           runnerTimeMs: effect.runnerTimeMs,
           startWithinMs: effect.startWithinMs,
+          ...(effect.store === undefined ? {} : { store: effect.store }),
         });
         return;
       }
+      case "handed": {
+        const asking = this.#asking.get(effect.id);
+        this.#asking.delete(effect.id);
+        asking?.resolve({ kind: "handed", pages: [...effect.pages], left: effect.left });
+        return;
+      }
+      case "returned":
+        this.#ports.released(effect.runner);
+        void this.#giveBack(effect);
+        return;
       case "fetchRobots":
         void this.#fetchRobots(effect);
         return;
@@ -427,7 +499,7 @@ export class HostLeader implements Watcher {
   }
 
   /** What the frontier needs from the store; after the commit of what it has just written. */
-  #read({ shares, hosts, lookups, loads }: FrontierWants): void {
+  #read({ shares, hosts, lookups, loads, forwards, takes }: FrontierWants): void {
     const { clock } = this.#ports;
     const read = (what: () => Promise<void>) => {
       what().then(
@@ -435,6 +507,13 @@ export class HostLeader implements Watcher {
         (error: unknown) => this.#fail(error),
       );
     };
+    for (const { jobId, id, pages } of forwards) {
+      read(async () => {
+        if ((await this.#ports.offerParts(jobId, pages)) === "accepted") this.#frontier.forwarded(id);
+        else this.gone(jobId);
+      });
+    }
+    for (const want of takes) void this.#take(want);
     for (const jobId of shares) read(() => this.#loadShare(jobId));
     for (const name of hosts) {
       read(async () => {
@@ -459,8 +538,41 @@ export class HostLeader implements Watcher {
     const open = sizes.filter((size) => size.pending > 0);
     const flights = (await Promise.all(open.map((size) => this.#store.flights(jobId, size.host)))).flat();
     const traps = counts === undefined ? [] : await this.#store.traps(jobId);
+    const outs = counts === undefined || counts.large === 0 ? [] : await this.#store.outs(jobId);
     if (counts !== undefined) this.#committed.set(jobId, structuredClone(counts));
-    this.#frontier.restoreShare(jobId, counts, sizes, flights, this.#ports.clock.now(), traps);
+    this.#frontier.restoreShare(jobId, counts, sizes, flights, this.#ports.clock.now(), traps, outs);
+  }
+
+  /** Asks a part of a large host for pages. */
+  async #take(want: TakeWant): Promise<void> {
+    const { jobId, host, partition, runners } = want;
+    const answer = await this.#ports
+      .askPart(partition, { kind: "next", partition, jobId, host, runners: [...runners] })
+      .catch((error: unknown) => {
+        this.#ports.log.debug("part did not answer", { partition, job: jobId, error });
+      });
+    if (this.#isEnded) {
+      for (const runner of runners) this.#ports.released(runner);
+      return;
+    }
+    const handed = answer?.kind === "handed" ? answer : undefined;
+    for (const runner of this.#frontier.took(want, handed, this.#ports.clock.now())) {
+      this.#ports.released(runner);
+    }
+    this.advance();
+  }
+
+  /** Where this is not heard, the part finds out by itself that nobody has the page. */
+  async #giveBack(effect: FrontierEffect & { kind: "returned" }): Promise<void> {
+    const { partition, ref, outcome } = effect;
+    await this.#ports
+      .askPart(partition, {
+        ...{ kind: "report", partition, ref, outcome, runner: this.#ports.nodeId },
+        ...{ agoMs: 0, nowMs: this.#ports.clock.now(), latencyMs: null },
+      })
+      .catch((error: unknown) => {
+        this.#ports.log.debug("page not given back", { partition, job: ref.jobId, error });
+      });
   }
 
   #fail(error: unknown): void {

@@ -74,6 +74,7 @@ export class Desk {
         nowMs: this.nowMs,
         wallMs: this.nowMs,
         nextRunner: this.runner,
+        timeOf: () => this.nowMs,
       });
       if (batch !== undefined) effects.push(...this.#take(batch));
       let isNew = batch !== undefined;

@@ -315,7 +315,7 @@ test("a queue of any length gives all pages in order, with a bounded head in mem
   t.comment(`SEED=${seed}`);
   const random = seededRandom(seed);
   for (let run = 0; run < 60; run++) {
-    const size = { jobId: JOB, host: "a.test", discovered: 0, sitemaps: 0, pending: 0 };
+    const size = { jobId: JOB, host: "a.test", discovered: 0, sitemaps: 0, pending: 0, full: false };
     const queue = new HostQueue(JOB, size, false);
     const stored: ReturnType<typeof newPage>[] = [];
     const isBefore = (a: { priority: number; seq: number }, b: { priority: number; seq: number }) =>

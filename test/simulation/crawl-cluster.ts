@@ -165,6 +165,7 @@ export class CrawlCluster {
   readonly #perThread: number;
   readonly #threads: number;
   readonly #wallErrorMs: () => number;
+  readonly #spreadAbove: number | undefined;
   #starts = 0;
 
   constructor(options: {
@@ -178,6 +179,8 @@ export class CrawlCluster {
     blobs?: BlobsLike;
     /** How wrong a node's wall clock is. */
     wallErrorMs?: () => number;
+    /** Pages of a host above which others go to its parts. */
+    spreadAbove?: number | undefined;
   }) {
     this.time = options.time;
     this.site = options.site;
@@ -185,6 +188,7 @@ export class CrawlCluster {
     this.blobs = options.blobs;
     this.#threads = options.threads ?? 1;
     this.#perThread = options.perThread ?? 8;
+    this.#spreadAbove = options.spreadAbove;
     this.#wallErrorMs = options.wallErrorMs ?? (() => 0);
     this.layout = new KeyLayout(testNames, options.partitionCount);
     this.partitions = Array.from({ length: options.partitionCount }, () => new FakePartition());
@@ -243,6 +247,7 @@ export class CrawlCluster {
       call: (to, request, timeoutMs) => this.#call(member, isDead, to.nodeId, request, timeoutMs),
       send: (to, message) => this.#send(member, isDead, to.nodeId, message),
       ...(this.blobs === undefined ? {} : { blobs: this.blobs }),
+      ...(this.#spreadAbove === undefined ? {} : { spreadAbove: this.#spreadAbove }),
       allowAddresses: [],
       log: silentLog,
       random: this.random,
