@@ -10,8 +10,13 @@ import { z } from "zod";
 import { UsageError } from "./errors.ts";
 import { LOG_LEVELS } from "./log.ts";
 
-const port = z.coerce.number().int().min(0).max(65_535);
-const ms = z.coerce.number().int().min(1);
+const whole = (min: number, max: number) => {
+  const error = `must be a whole number from ${min} to ${max}`;
+  return z.coerce.number(error).int(error).min(min, error).max(max, error);
+};
+const port = whole(0, 65_535);
+/** No longer than timers reach. */
+const ms = whole(1, 2_147_483_647);
 const flag = z.union([
   z.boolean(),
   z.enum(["true", "false", "1", "0", ""]).transform((v) => v === "true" || v === "1"),
@@ -48,16 +53,12 @@ export const serverSettingsSchema = z
     joinTokenFile: z.string().optional(),
     asNew: flag.default(false),
     zone: z.string().max(64).default(""),
-    partitions: z.coerce
-      .number()
-      .int()
-      .min(1)
-      .max(65_536)
+    partitions: whole(1, 65_536)
       .refine((n) => (n & (n - 1)) === 0, "must be a power of two")
       .default(256),
-    replicationFactor: z.coerce.number().int().min(1).max(9).default(5),
+    replicationFactor: whole(1, 9).default(5),
     /** Nodes kept as fallback successors; survives this many crashes at once. */
-    ringSuccessors: z.coerce.number().int().min(1).max(32).default(8),
+    ringSuccessors: whole(1, 32).default(8),
     suspectAfterMs: ms.default(1200),
     leaderTimeoutMs: ms.default(500),
     replaceAfterMs: ms.default(60_000),
@@ -71,12 +72,7 @@ export const serverSettingsSchema = z
     edgeCertFile: z.string().optional(),
     edgeKeyFile: z.string().optional(),
     allowAddresses: addressRanges.default([]),
-    scrapeThreads: z.coerce
-      .number()
-      .int()
-      .min(1)
-      .max(64)
-      .default(Math.max(1, availableParallelism() - 1)),
+    scrapeThreads: whole(1, 64).default(Math.max(1, availableParallelism() - 1)),
     logLevel: z.enum(LOG_LEVELS).default("info"),
   })
   .refine((s) => s.ringSuccessors >= s.replicationFactor, {

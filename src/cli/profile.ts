@@ -138,7 +138,10 @@ export function readProfile(named: string | undefined): { path: string; content:
     } catch (cause) {
       const isAbsent = cause instanceof Error && "code" in cause && cause.code === "ENOENT";
       if (named === undefined && isAbsent) continue;
-      throw new UsageError(`${path}: can't be read; name a profile that can with --profile FILE`, { cause });
+      throw new UsageError(
+        `${path}: can't be read; give a profile that is there with --profile FILE (up and server --bootstrap write client.json into their data directory)`,
+        { cause },
+      );
     }
     return { path, content: parseProfile(path, text) };
   }

@@ -51,6 +51,12 @@ export async function ringPorts(
         `--${name}-port ${first[name]}: ${count} servers need as many ports from there on`,
       );
     }
+    const other = name === "edge" ? "peer" : "edge";
+    if (first[other] !== 0 && Math.abs(first.edge - first.peer) < count && isAsked(other)) {
+      throw new UsageError(
+        `--edge-port ${first.edge} and --peer-port ${first.peer}: ${count} servers need as many ports from each on; give numbers that are farther apart`,
+      );
+    }
     return first[name] + n;
   };
   const ports: RingPorts = [];

@@ -130,6 +130,15 @@ async function restart(
       `${directory.path} holds a cluster that was not finished: start it with --bootstrap, or use an empty data directory to join one`,
     );
   }
+  if (settings.join !== undefined && settings.joinTokenFile !== undefined) {
+    // The same command line after a restart is right; a token of another cluster is a mix-up of folders.
+    const token = await readTokenFile(settings.joinTokenFile).catch(() => undefined);
+    if (token !== undefined && token.clusterId !== known.clusterId) {
+      throw new UsageError(
+        `${directory.path} holds server ${known.nodeId.slice(0, 8)} of another cluster than the join token is of; give an empty data directory, or add --as-new to set this one aside`,
+      );
+    }
+  }
   const adminPassword = known.bootstrapped ? undefined : await adminPasswordOf(settings);
   const addresses = await chooseAddresses(settings);
   const masterKey = await readMasterKey(masterKeySource(settings), directory, { create: false });

@@ -265,6 +265,13 @@ test("tokens that are no good are refused with what to do, and leave no server b
   const second = await start(t, join(home, "b"), good);
   await second.ready;
   t.equal(second.clusterId, first.clusterId);
+
+  const z = join(home, "z");
+  t.match(
+    await refusal(z, await joinFlags(first, join(home, "token"))),
+    /z holds server [0-9a-f]{8} of another cluster .* add --as-new/,
+    "a founder does not go on by itself when it was told to join",
+  );
 });
 
 test("settings that don't fit the directory or the machine end in one message", async (t) => {

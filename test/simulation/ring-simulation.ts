@@ -54,8 +54,10 @@ export async function simulateRing(args: string[]): Promise<number> {
     kill: number("kill", values.kill, 0, 0.99),
     split: values.split,
   };
-  const seeds = count("seeds", values.seeds, 0, 1_000_000);
-  const atOnce = count("arcs", values.arcs, 0, 1000);
+  const seeds = count("seeds", values.seeds, 1, 1_000_000);
+  if (!["0", "1", "20"].includes(values.arcs))
+    throw new Error("--arcs must be 1 or 20: so many join at once");
+  const atOnce = Number(values.arcs);
   const each = (run: (seed: number) => boolean) => {
     let failures = 0;
     for (let seed = options.seed; seed < options.seed + seeds; seed++) if (!run(seed)) failures++;
