@@ -77,6 +77,7 @@ const PROTOCOL_PACKAGES = [
   "entities",
   "tldts",
   "re2js",
+  "json-p3",
   "node:crypto",
   "node:assert/strict",
 ];

@@ -5,8 +5,8 @@
 import { hash } from "node:crypto";
 import { STATUS_CODES } from "node:http";
 import { zstdCompressSync } from "node:zlib";
-import { parseDocument } from "../src/extraction/document.ts";
-import { extract } from "../src/extraction/extract.ts";
+import { type Markup, parseDocument } from "../src/extraction/document.ts";
+import { type Extracted, extract, type PageContent } from "../src/extraction/extract.ts";
 import {
   allElements,
   documentBase,
@@ -46,6 +46,8 @@ const TEXT_LENGTH_MAX = 1_000_000;
 /** Characters of a page's source; a report must fit into a message between servers. */
 const HTML_LENGTH_MAX = 4_000_000;
 const LINKS_FORMAT_LENGTH_MAX = 1_000_000;
+/** What rules may take of the time for a page. */
+const RULES_MS_MAX = 1_000;
 const COMPILED_MAX = 16;
 const ORIGINS_MAX = 32;
 const RESOLVED_MAX = 8_192;
@@ -104,9 +106,11 @@ export class PageReader {
   #readPage(task: ScrapeTask, answer: Answer, startedMs: number): PageReport {
     const { body, contentType } = answer;
     const text = decodeText(body, contentType);
-    const parts = isHtml(contentType, text)
-      ? this.#readHtml(task, answer, text)
-      : readOther(task, contentType, text);
+    const form = markupOf(contentType, text);
+    const parts =
+      form === undefined
+        ? this.#readOther(task, { root: null, text, type: mediaType(contentType) })
+        : this.#readMarkup(task, answer, text, form);
     return {
       kind: "page",
       status: answer.status,
@@ -158,11 +162,12 @@ export class PageReader {
     };
   }
 
-  #readHtml(task: ScrapeTask, answer: Answer, html: string): PageParts {
-    const { root, isCut } = parseDocument(html);
+  #readMarkup(task: ScrapeTask, answer: Answer, html: string, form: Markup): PageParts {
+    const { root, isCut } = parseDocument(html, form);
     const elements = allElements(root);
     const baseUrl = documentBase(elements, task.url);
-    const { data, errors } = extract(root, this.#rules.get(task.extract as RuleSet), baseUrl);
+    const page = { root, text: html, type: mediaType(answer.contentType) };
+    const { data, errors } = this.#extract(task, page, baseUrl);
     const wants = (format: string) => task.formats.includes(format);
     const links =
       task.links?.follow === true || wants("links")
@@ -197,6 +202,35 @@ export class PageReader {
       ...(wants("links") && { links: listed(links) }),
       ...(source !== undefined && { html: source }),
     };
+  }
+
+  /** Of what is no markup there are the fields of JSONPath and regular expressions, and its text. */
+  #readOther(task: ScrapeTask, page: PageContent): PageParts {
+    const { text } = page;
+    const { data, errors } = this.#extract(task, page, task.url);
+    const fingerprint = new TextFingerprint();
+    fingerprint.text(text);
+    return {
+      simhash: fingerprint.result(),
+      canonical: null,
+      data,
+      fieldErrors: errors,
+      found: [],
+      ...(task.formats.includes("metadata") && {
+        metadata: { title: null, description: null, language: null, canonical: null },
+      }),
+      ...(task.formats.includes("text") && { text: text.slice(0, TEXT_LENGTH_MAX) }),
+      ...(task.formats.includes("links") && { links: [] }),
+      ...(task.formats.includes("html") && { html: cutHtml(text) }),
+    };
+  }
+
+  #extract(task: ScrapeTask, page: PageContent, baseUrl: string): Extracted {
+    const untilMs = performance.now() + RULES_MS_MAX;
+    return extract(page, this.#rules.get(task.extract as RuleSet), {
+      baseUrl,
+      isLate: () => performance.now() > untilMs,
+    });
   }
 
   /** What the page is a form of, if that is another page which may take its place: in scope, and of the same site. */
@@ -277,27 +311,6 @@ function reasonOf(status: number): string {
   return `HTTP ${status}${STATUS_CODES[status] === undefined ? "" : ` ${STATUS_CODES[status]}`}`;
 }
 
-/** Rules read HTML; of anything else there is text at most. */
-function readOther(task: ScrapeTask, contentType: string | undefined, text: string): PageParts {
-  const fields = Object.keys(task.extract);
-  const type = (contentType ?? "of unknown type").split(";")[0]!.trim();
-  const fingerprint = new TextFingerprint();
-  fingerprint.text(text);
-  return {
-    simhash: fingerprint.result(),
-    canonical: null,
-    data: Object.fromEntries(fields.map((field) => [field, null])),
-    fieldErrors: fields.length === 0 ? [] : [{ field: "(page)", message: `is ${type}: rules need HTML` }],
-    found: [],
-    ...(task.formats.includes("metadata") && {
-      metadata: { title: null, description: null, language: null, canonical: null },
-    }),
-    ...(task.formats.includes("text") && { text: text.slice(0, TEXT_LENGTH_MAX) }),
-    ...(task.formats.includes("links") && { links: [] }),
-    ...(task.formats.includes("html") && { html: cutHtml(text) }),
-  };
-}
-
 /** As many as fit. */
 function withinReport(found: readonly FoundLink[]): readonly FoundLink[] {
   let characters = 0;
@@ -314,11 +327,18 @@ function cutHtml(text: string): string {
   return text.slice(0, HTML_LENGTH_MAX);
 }
 
-function isHtml(contentType: string | undefined, text: string): boolean {
-  const type = (contentType ?? "").split(";")[0]!.trim().toLowerCase();
+function mediaType(contentType: string | undefined): string | undefined {
+  return contentType?.replace(/;.*$/s, "").trim().toLowerCase();
+}
+
+/** Undefined: it is no markup. What is labelled JSON and begins with a tag is a page of an error, more often than not. */
+function markupOf(contentType: string | undefined, text: string): Markup | undefined {
+  const type = mediaType(contentType) ?? "";
+  if (type === "text/html" || type === "application/xhtml+xml") return "html";
+  if (/^(?:application|text)\/xml$|\+xml$/.test(type)) return "xml";
   // As browsers guess it (MIME Sniffing, 7.1), roughly.
-  if (type === "") return /^\s*<(?:!doctype\s+html|!--|[a-z][a-z0-9]*[\s>])/i.test(text.slice(0, 1024));
-  return type === "text/html" || type === "application/xhtml+xml";
+  const looksLikeHtml = /^\s*<(?:!doctype\s+html|!--|[a-z][a-z0-9]*[\s>])/i.test(text.slice(0, 1024));
+  return looksLikeHtml && (type === "" || /[/+]json$/.test(type)) ? "html" : undefined;
 }
 
 function listed(links: readonly PageLink[]): NonNullable<PageReport["links"]> {

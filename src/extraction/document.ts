@@ -66,11 +66,17 @@ class CappedHandler extends DomHandler {
   }
 }
 
-export function parseDocument(html: string): ParsedDocument {
+export type Markup = "html" | "xml";
+
+/** Names are in lower case, in XML too: selectors of HTML then find what feeds call `pubDate`. */
+export function parseDocument(text: string, markup: Markup = "html"): ParsedDocument {
   const handler = new CappedHandler();
-  const parser = new Parser(handler);
+  const parser = new Parser(
+    handler,
+    markup === "xml" ? { xmlMode: true, lowerCaseTags: true, lowerCaseAttributeNames: true } : {},
+  );
   try {
-    parser.write(html);
+    parser.write(text);
     parser.end();
     return { root: handler.root, isCut: false };
   } catch (error) {

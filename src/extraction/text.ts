@@ -44,6 +44,22 @@ export function inlineText(node: AnyNode): string {
   return collapse(out);
 }
 
+/** As it is in the source, white space and all. Scripts and styles are part of it where they are asked for by name. */
+export function sourceText(node: AnyNode): string {
+  let out = "";
+  walk(node, {
+    text: (data) => {
+      out += data;
+    },
+    edge: () => {},
+    skip: (element) => {
+      if (element.name === "br") out += "\n";
+      return element !== node && (element.name === "script" || element.name === "style");
+    },
+  });
+  return out;
+}
+
 /** Of a whole page, a line per block; at most `lengthMax` characters. */
 export function pageText(root: ParentNode, lengthMax: number): string {
   const lines: string[] = [];

@@ -4,6 +4,8 @@
  * path: a crawl that silently ignored a wish would be worse than none.
  */
 import { z } from "zod";
+import type { Rule } from "../extraction/rule.ts";
+import { extractSchema } from "./rule-schema.ts";
 import type { TrapReport } from "./trap-report.ts";
 
 const httpUrl = z
@@ -87,50 +89,6 @@ const fetchSchema = z.strictObject({
 export const formatSchema = z.enum(["metadata", "text", "links", "html"]);
 export type Format = z.output<typeof formatSchema>;
 
-export interface RuleObject {
-  readonly css: string;
-  /** The attribute to take instead of the text. */
-  readonly attr?: string | undefined;
-  /** Every match instead of the first. */
-  readonly all?: boolean | undefined;
-  readonly type?: "text" | "number" | "integer" | "boolean" | "url" | "html" | undefined;
-  readonly required?: boolean | undefined;
-  /** Rules applied within each match; the value is then an object. */
-  readonly fields?: Readonly<Record<string, Rule>> | undefined;
-}
-/** `"css"`, `"css::text"`, `"css@attr"`, or an object. */
-export type Rule = string | RuleObject;
-
-export const fieldNameSchema = z
-  .string()
-  .min(1)
-  .max(128)
-  .refine((name) => !["__proto__", "constructor", "prototype"].includes(name), "is a reserved name");
-
-export const ruleSchema: z.ZodType<Rule> = z.lazy(() =>
-  z.union(
-    [
-      z.string().min(1).max(1024),
-      z.strictObject({
-        css: z.string('must be there: the CSS selector, e.g. ".price"').min(1).max(1024),
-        attr: z.string().min(1).max(128).optional(),
-        all: z.boolean().optional(),
-        type: z.enum(["text", "number", "integer", "boolean", "url", "html"]).optional(),
-        required: z.boolean().optional(),
-        fields: z.record(fieldNameSchema, ruleSchema).optional(),
-      }),
-    ],
-    'must be a CSS selector, e.g. "h1", "a@href", "p::text", or an object {css, attr, type, all, required, fields}',
-  ),
-);
-
-export const extractSchema = z
-  .record(
-    fieldNameSchema,
-    ruleSchema,
-    'must be an object: a rule for each field, e.g. {"title": "h1", "link": "a@href"}',
-  )
-  .refine((rules) => Object.keys(rules).length <= 200, "at most 200 fields");
 export type RuleSet = Readonly<Record<string, Rule>>;
 
 export const SEEDS_MAX = 10_000;

@@ -1,6 +1,6 @@
 import { test } from "tap";
 import { NODES_MAX, parseDocument } from "../../src/extraction/document.ts";
-import { extract, type FieldError, type FieldValue } from "../../src/extraction/extract.ts";
+import { extract, type FieldError } from "../../src/extraction/extract.ts";
 import {
   allElements,
   documentBase,
@@ -12,6 +12,7 @@ import { findMetadata } from "../../src/extraction/metadata.ts";
 import { parseNumber } from "../../src/extraction/number.ts";
 import { compileRules, type Rule, type RuleSet, ruleIssues } from "../../src/extraction/rule.ts";
 import { inlineText, pageText } from "../../src/extraction/text.ts";
+import type { FieldValue } from "../../src/extraction/value.ts";
 
 const SHOP = `<!DOCTYPE html><html lang="en"><head><title>Shop</title></head><body>
 <h1 id=top> A  <b>Light</b>
@@ -26,7 +27,8 @@ const SHOP = `<!DOCTYPE html><html lang="en"><head><title>Shop</title></head><bo
 <div>one<br>two</div><p>x &amp; y &lt;z&gt; &nbsp;ü</p></body></html>`;
 
 function run(html: string, rules: RuleSet): { data: Record<string, FieldValue>; errors: FieldError[] } {
-  return extract(parseDocument(html).root, compileRules(rules), "http://shop.example/catalogue/page.html");
+  const page = { root: parseDocument(html).root, text: html, type: "text/html" };
+  return extract(page, compileRules(rules), { baseUrl: "http://shop.example/catalogue/page.html" });
 }
 
 test("a rule gives the value of its first match, of the type it names", async (t) => {
@@ -211,10 +213,20 @@ test("a page of any shape becomes a tree", async (t) => {
   const deep = parseDocument(`${"<div>".repeat(1_000)}<h1>deep</h1>`);
   t.equal(deep.isCut, false);
   t.equal(inlineText(deep.root), "deep");
-  t.equal(extract(deep.root, compileRules({ h: "div div h1" }), "http://e/").data.h, "deep");
+  t.equal(
+    extract({ root: deep.root, text: "", type: undefined }, compileRules({ h: "div div h1" }), {
+      baseUrl: "http://e/",
+    }).data.h,
+    "deep",
+  );
 
   const closed = parseDocument(`${"<div>".repeat(1_000)}x${"</div>".repeat(1_000)}<h1>after</h1>`);
-  t.equal(extract(closed.root, compileRules({ h: ":scope > h1, h1" }), "http://e/").data.h, "after");
+  t.equal(
+    extract({ root: closed.root, text: "", type: undefined }, compileRules({ h: ":scope > h1, h1" }), {
+      baseUrl: "http://e/",
+    }).data.h,
+    "after",
+  );
   t.equal((closed.root.children.at(-1) as { name?: string }).name, "h1", "depth is kept account of");
 
   const bottomless = parseDocument(`<h1>x</h1>${"<div>".repeat(1_000_000)}`);

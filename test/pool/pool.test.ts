@@ -175,7 +175,7 @@ test("what is no page is told for what it is", async (t) => {
       kind: "page",
       data: { title: null },
       text: '{"a":1}',
-      fieldErrors: [{ field: "(page)", message: "is application/json: rules need HTML" }],
+      fieldErrors: [{ field: "title", message: "looks for elements, and the page is application/json" }],
     },
   });
   t.match(await run(site.page("/latin1")), { report: { kind: "page", data: { title: "café" } } });
