@@ -6,6 +6,7 @@
  * pages pending, or when the first offer for it arrives.
  */
 import { NotLeaderError, UnavailableError } from "../errors.ts";
+import { SPREAD_ABOVE } from "../frontier/host-spread.ts";
 import type { Counts } from "../job/counts.ts";
 import type { Log } from "../log.ts";
 import type { PeerRef, PeerSender } from "../peer/transport.ts";
@@ -54,6 +55,8 @@ export interface CrawlDriverOptions {
   readonly clock?: Clock;
   /** How long a host may wait for its robots.txt: 10 minutes. */
   readonly robotsWaitMs?: number;
+  /** Pages of one host in one job that its own partition takes; for simulations. */
+  readonly spreadAbove?: number;
 }
 
 const CALL_MS = 2_000;
@@ -77,6 +80,7 @@ export class CrawlDriver {
   readonly #jobs: JobDriver;
   readonly #watch: JobWatch;
   readonly #outbox: OfferOutbox;
+  readonly #partsOutbox: OfferOutbox;
   readonly #runner: Runner;
   readonly #runnerWatch: RunnerWatch;
   readonly #sharing: WorkSharing;
@@ -114,7 +118,14 @@ export class CrawlDriver {
       log,
     });
     this.#outbox = new OfferOutbox({
-      partitionOf: (host) => this.#layout.hostPartition(host),
+      partitionOf: ({ host }) => this.#layout.hostPartition(host),
+      ask,
+      clock,
+      log,
+    });
+    this.#partsOutbox = new OfferOutbox({
+      partitionOf: ({ host, key }) => this.#layout.hostPart(host, key),
+      isForParts: true,
       ask,
       clock,
       log,
@@ -161,6 +172,7 @@ export class CrawlDriver {
     this.#jobs.stop();
     this.#watch.stop();
     this.#outbox.stop();
+    this.#partsOutbox.stop();
     this.#runnerWatch.stop();
     this.#sharing.stop();
     this.#runner.stop();
@@ -267,7 +279,10 @@ export class CrawlDriver {
 
   async #atHost(
     from: PeerSender | "self",
-    request: Extract<CrawlRequest, { kind: "offer" | "report" | "count" | "recall" | "changed" | "drop" }>,
+    request: Extract<
+      CrawlRequest,
+      { kind: "offer" | "report" | "next" | "count" | "recall" | "changed" | "drop" }
+    >,
   ): Promise<CrawlReply> {
     const { partition } = request;
     const led = this.#led(partition);
@@ -276,7 +291,10 @@ export class CrawlDriver {
     try {
       switch (request.kind) {
         case "offer":
-          return await leader.offer(request.jobId, request.pages);
+          return await leader.offer(request.jobId, request.pages, request.isPart);
+        case "next":
+          this.#runnerWatch.begin();
+          return await leader.next(request.jobId, request.host, request.runners);
         case "report":
           if (from !== "self") this.#sharing.heardClock(from.nodeId, request.nowMs);
           return await leader.report(request.ref, request.agoMs, request.outcome, request.latencyMs);
@@ -373,15 +391,20 @@ export class CrawlDriver {
       random: this.#random,
       robotsWaitMs: options.robotsWaitMs ?? ROBOTS_WAIT_MS,
       operate: (operation) => options.replicas.operate(partition, operation),
+      spreadAbove: options.spreadAbove ?? SPREAD_ABOVE,
       offer: (jobId, pages) => this.#outbox.offer(jobId, pages),
+      offerParts: (jobId, pages) => this.#partsOutbox.offer(jobId, pages),
+      askPart: (part, request) => options.registers.crawlAtLeader(part, request),
       askJob,
       wantConfirmation: (jobId, watcher) => this.#watch.want(jobId, watcher),
       progressed: (jobId, watcher, isEmpty) => this.#watch.progressed(jobId, watcher, isEmpty),
       over: (jobId) => {
         this.#watch.forget(jobId);
         this.#outbox.forget(jobId);
+        this.#partsOutbox.forget(jobId);
       },
       nextRunner: () => this.#sharing.next(),
+      timeOf: (runner) => this.#sharing.timeOf(runner),
       released: (runner) => this.#sharing.released(runner),
       run: (runner, message) => this.#run(runner, message),
       fetchRobots: (task, onStarted) => {

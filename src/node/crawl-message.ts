@@ -4,6 +4,7 @@
  * them are repeatable by form: totals, hand-out numbers, sets.
  */
 import { z } from "zod";
+import { handedPageSchema } from "../frontier/host-spread.ts";
 import { OFFER_PAGES_MAX, offeredPageSchema } from "../frontier/page.ts";
 import { outcomeSchema } from "../frontier/verdict.ts";
 import { countsSchema } from "../job/counts.ts";
@@ -64,6 +65,8 @@ export const crawlMessageSchema = z.discriminatedUnion("kind", [
     /** Of the runner's own clock; it starts the request within `startWithinMs` of that, or never. */
     runnerTimeMs: z.number(),
     startWithinMs: z.number(),
+    /** The partition that stores the page, where that is not the one that paces its host: it hears of the end second. */
+    store: partition.exactOptional(),
   }),
   /** The request has left, `agoMs` ago. */
   z.object({
@@ -86,6 +89,8 @@ export const crawlRequestSchema = z.discriminatedUnion("kind", [
     kind: z.literal("offer"),
     partition,
     jobId,
+    /** From the owner of a large host to where that one's further pages are. */
+    isPart: z.boolean().exactOptional(),
     pages: z.array(offeredPageSchema).max(OFFER_PAGES_MAX),
   }),
   z.object({
@@ -100,6 +105,14 @@ export const crawlRequestSchema = z.discriminatedUnion("kind", [
     /** Until the head of an answer had arrived; null: there was none. */
     latencyMs: z.number().nonnegative().nullable().default(null),
     outcome: outcomeSchema,
+  }),
+  /** From the owner of a large host: pages that are stored here, one for each runner. */
+  z.object({
+    kind: z.literal("next"),
+    partition,
+    jobId,
+    host: z.string().max(255),
+    runners: z.array(nodeId).max(64),
   }),
   /** A round: the counts, and nothing more on the strength of an earlier confirmation. */
   z.object({ kind: z.literal("count"), partition, jobId }),
@@ -170,6 +183,12 @@ export const crawlReplySchema = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("accepted") }),
   /** The job is over or gone: nobody wants this any more. */
   z.object({ kind: z.literal("refused") }),
+  z.object({
+    kind: z.literal("handed"),
+    pages: z.array(handedPageSchema).max(64),
+    /** How many more are pending. */
+    left: total,
+  }),
   z.object({ kind: z.literal("counted"), counts: countsSchema.nullable() }),
   /** In the order asked for; "no" from a server that does not lead the partition. */
   z.object({

@@ -5,6 +5,7 @@
 import type { FrontierWrite } from "../frontier/draft.ts";
 import type { FlightRecord } from "../frontier/frontier-state.ts";
 import { LOAD_LENGTH, type Place } from "../frontier/host-queue.ts";
+import { type OutRecord, outRecordSchema } from "../frontier/host-spread.ts";
 import { type ContentChunk, chunkPlace, contentChunkSchema } from "../frontier/known-contents.ts";
 import {
   dueSchema,
@@ -68,6 +69,12 @@ export class FrontierStore {
   async traps(jobId: string): Promise<TrapRecord[]> {
     const entries = await this.#scanAll(this.#layout.traps(jobId));
     return entries.map((entry) => decodeRecord(trapRecordSchema, entry.value));
+  }
+
+  /** Pages under way that other partitions store. */
+  async outs(jobId: string): Promise<OutRecord[]> {
+    const entries = await this.#scanAll(this.#layout.outs(jobId));
+    return entries.map((entry) => decodeRecord(outRecordSchema, entry.value));
   }
 
   /** Pages of a host that were handed out and are not settled. */
@@ -185,6 +192,10 @@ export class FrontierStore {
       case "due": {
         const key = layout.due(write.jobId, write.host, write.place);
         return write.due === null ? { kind: "delete", key } : put(key, write.due);
+      }
+      case "out": {
+        const key = layout.out(write.jobId, write.out.host, write.out.key);
+        return write.isUnderWay ? put(key, write.out) : { kind: "delete", key };
       }
       case "result":
         return put(layout.result(write.jobId, write.n), write.result);

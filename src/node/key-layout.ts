@@ -6,6 +6,7 @@
  * cluster's naming secret, numbers in clear. So keys tell nothing, and still have
  * prefixes and an order.
  */
+import { HOST_PARTS } from "../frontier/host-spread.ts";
 import type { DuePlace } from "../frontier/page.ts";
 import { partitionOf } from "../ring/identifier.ts";
 
@@ -61,6 +62,8 @@ export class KeyLayout {
   readonly #names: Names;
   // HMACs of jobs and hosts, which stand in every key of a page.
   readonly #kept = new Map<string, string>();
+  // By host.
+  readonly #partitions = new Map<string, number>();
 
   constructor(names: Names, partitionCount: number) {
     this.#names = names;
@@ -82,7 +85,28 @@ export class KeyLayout {
   }
 
   hostPartition(host: string): number {
-    return partitionOf(`host/${host}`, this.partitionCount);
+    // Each link of each page asks for it.
+    let partition = this.#partitions.get(host);
+    if (partition === undefined) {
+      if (this.#partitions.size >= NAMES_KEPT_MAX) this.#partitions.clear();
+      partition = partitionOf(`host/${host}`, this.partitionCount);
+      this.#partitions.set(host, partition);
+    }
+    return partition;
+  }
+
+  /** Where a page of a large host is that its own partition has no room for. */
+  hostPart(host: string, key: string): number {
+    const part = (Buffer.from(key.slice(0, 2), "base64url")[0] ?? 0) >> 4;
+    return partitionOf(`host/${host}/${part}`, this.partitionCount);
+  }
+
+  /** All places where such pages can be. */
+  hostParts(host: string): number[] {
+    const parts = Array.from({ length: HOST_PARTS }, (_, n) =>
+      partitionOf(`host/${host}/${n}`, this.partitionCount),
+    );
+    return [...new Set(parts)];
   }
 
   // --- system ---
@@ -222,6 +246,15 @@ export class KeyLayout {
     return this.failures(jobId) + this.#names.number(n);
   }
 
+  /** Pages under way that other partitions store. */
+  outs(jobId: string): string {
+    return prefix(NAMESPACE.out) + this.#keep(NAMESPACE.job, jobId);
+  }
+
+  out(jobId: string, host: string, key: string): string {
+    return this.#ofHost(NAMESPACE.out, jobId, host) + this.#names.name(NAMESPACE.page, key);
+  }
+
   /** What the pages of a host said. */
   contents(jobId: string, host: string): string {
     return this.#ofHost(NAMESPACE.content, jobId, host);
@@ -248,6 +281,7 @@ export class KeyLayout {
       NAMESPACE.result,
       NAMESPACE.failure,
       NAMESPACE.cookie,
+      NAMESPACE.out,
       NAMESPACE.content,
       NAMESPACE.trap,
       NAMESPACE.size,

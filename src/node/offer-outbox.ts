@@ -30,7 +30,8 @@ const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 2_000;
 
 export class OfferOutbox {
-  readonly #partitionOf: (host: string) => number;
+  readonly #partitionOf: (page: OfferedPage) => number;
+  readonly #isForParts: boolean;
   readonly #ask: (partition: number, request: CrawlRequest) => Promise<CrawlReply>;
   readonly #clock: Clock;
   readonly #log: Log;
@@ -40,12 +41,15 @@ export class OfferOutbox {
   #isStopped = false;
 
   constructor(options: {
-    partitionOf(host: string): number;
+    partitionOf(page: OfferedPage): number;
+    /** To parts of large hosts, by the owners of these. */
+    isForParts?: boolean;
     ask(partition: number, request: CrawlRequest): Promise<CrawlReply>;
     clock: Clock;
     log: Log;
   }) {
     this.#partitionOf = options.partitionOf;
+    this.#isForParts = options.isForParts ?? false;
     this.#ask = options.ask;
     this.#clock = options.clock;
     this.#log = options.log;
@@ -74,7 +78,7 @@ export class OfferOutbox {
   }
 
   #add(jobId: string, page: OfferedPage, waiter: Waiter): void {
-    const partition = this.#partitionOf(page.host);
+    const partition = this.#partitionOf(page);
     const id = `${partition}/${jobId}`;
     let line = this.#lines.get(id);
     if (line === undefined) {
@@ -107,6 +111,7 @@ export class OfferOutbox {
           kind: "offer",
           partition: line.partition,
           jobId: line.jobId,
+          ...(this.#isForParts ? { isPart: true } : {}),
           pages: sent.map((entry) => entry.page),
         });
         retryMs = RETRY_MS_MIN;

@@ -4,7 +4,7 @@
  * for one hand-out, never after it has said "no", and repeats a report until a
  * leader of the page's partition has it.
  */
-import { flightId, type HandoutRef } from "../frontier/frontier-state.ts";
+import { flightId } from "../frontier/frontier-state.ts";
 import type { Content } from "../frontier/page.ts";
 import type { Outcome } from "../frontier/verdict.ts";
 import type { Log } from "../log.ts";
@@ -95,7 +95,7 @@ export class Runner {
   /** @param onStarted the request leaves now, or left `agoMs` ago. */
   accept(message: RunMessage, onStarted: (agoMs: number) => void): void {
     const { partition, ref } = message;
-    const id = idOf(partition, ref);
+    const id = flightId(ref);
     this.#forgetRefused();
     if (!this.#heard(partition, message.ballot) || this.#refused.has(id) || this.#flights.has(id)) return;
     const flight: Flight = { startedAtMs: undefined, latencyMs: null };
@@ -114,11 +114,11 @@ export class Runner {
     const states = groups.map(({ partition, ballot, refs }) => {
       this.#heard(partition, ballot);
       return refs.map((ref) => {
-        const flight = this.#flights.get(idOf(partition, ref));
+        const flight = this.#flights.get(flightId(ref));
         if (flight !== undefined) {
           return flight.startedAtMs === undefined ? null : Math.max(0, nowMs - flight.startedAtMs);
         }
-        this.#refused.set(idOf(partition, ref), nowMs + REFUSED_KEPT_MS);
+        this.#refused.set(flightId(ref), nowMs + REFUSED_KEPT_MS);
         return "no" as const;
       });
     });
@@ -250,7 +250,15 @@ export class Runner {
     };
   }
 
-  async #report({ partition, ref }: RunMessage, flight: Flight, outcome: Outcome): Promise<void> {
+  async #report(message: RunMessage, flight: Flight, outcome: Outcome): Promise<void> {
+    const { partition, store } = message;
+    if (store === undefined) return this.#reportTo(partition, message, flight, outcome);
+    // Whoever paces the host first: it needs to know how it went, not what the page says.
+    await this.#reportTo(partition, message, flight, bareOf(outcome));
+    await this.#reportTo(store, message, flight, outcome);
+  }
+
+  async #reportTo(partition: number, { ref }: RunMessage, flight: Flight, outcome: Outcome): Promise<void> {
     const untilMs = this.#clock.now() + REPORT_KEPT_MS;
     let retryMs = REPORT_RETRY_MS_MIN;
     while (!this.#stopping.signal.aborted) {
@@ -279,6 +287,14 @@ export class Runner {
   }
 }
 
-function idOf(partition: number, ref: HandoutRef): string {
-  return `${partition}/${flightId(ref)}`;
+/** How a request ended, without what it brought. */
+function bareOf(outcome: Outcome): Outcome {
+  switch (outcome.kind) {
+    case "page":
+      return { ...outcome, found: [], content: { kind: "bytes", bytes: new Uint8Array() } };
+    case "sitemap":
+      return { ...outcome, found: [], sitemaps: [] };
+    default:
+      return outcome;
+  }
 }

@@ -26,6 +26,8 @@ const BUSY_PER_THREAD = 4;
 const FULL_PER_THREAD = 24;
 /** How old the newest word of another's clock may be. */
 const CLOCK_AGE_MS = 150;
+/** How old it may be for a page that was meant for it a while ago. */
+const CLOCK_KEPT_MS = 400;
 /** A peer that does not answer is not asked all the time. */
 const CLOCK_RETRY_MS = 500;
 
@@ -123,6 +125,14 @@ export class WorkSharing {
     if (timeMs <= peer.timeMs) return;
     peer.timeMs = timeMs;
     peer.heardAtMs = this.#clock.now();
+  }
+
+  /** The newest time heard of a server's clock; undefined: too long ago to hand it a page. */
+  timeOf(nodeId: string): number | undefined {
+    if (nodeId === this.#ring.self.nodeId) return this.#clock.now();
+    const peer = this.#peers.get(nodeId);
+    const isFresh = peer !== undefined && this.#clock.now() - peer.heardAtMs <= CLOCK_KEPT_MS;
+    return isFresh ? peer.timeMs : undefined;
   }
 
   /** It was away, or is another process now: its old clock says nothing. */
