@@ -77,6 +77,8 @@ process.on("message", (batch) => {
   }
 });
 process.on("disconnect", () => process.exit(0));
+// A terminal sends them to all; whether there is still something to do is for the server to say.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {});
 
 let isWatchIdle = true;
 let watchTimer = setTimeout(watch, WATCH_IDLE_MS);

@@ -3,6 +3,7 @@
  * second at most, and merges what they say. Nothing is decided by it.
  */
 import type { PeerRef } from "../peer/transport.ts";
+import { majorityOf } from "../replication/quorum.ts";
 import {
   distance,
   identifierOf,
@@ -302,7 +303,11 @@ function mergePartition(partition: number, reports: readonly Report[]): ClusterP
     members: [...((led ?? newest[0])?.report.members ?? [])],
     ballot: ballot === null ? null : `${ballot.round}.${ballot.replicaId}`,
     copies: led?.report.copies ?? 0,
-    durability: led === undefined ? "unserved" : led.report.durability,
+    // A leader that has nothing to do has not noticed yet that it can't do anything.
+    durability:
+      led === undefined || led.report.copies < majorityOf(led.report.members.length)
+        ? "unserved"
+        : led.report.durability,
   };
 }
 

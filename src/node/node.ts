@@ -11,6 +11,7 @@ import type { ServerSettings } from "../config.ts";
 import { type ClusterError, StaleDataDirectoryError, UnavailableError, UsageError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { PeerAddress } from "../peer/transport.ts";
+import { majorityOf } from "../replication/quorum.ts";
 import type { NodeId } from "../ring/identifier.ts";
 import type { Administration } from "./administration.ts";
 import type { AuditLog } from "./audit-log.ts";
@@ -21,7 +22,7 @@ import type { KeyLayout } from "./key-layout.ts";
 import type { KeyValues } from "./key-values.ts";
 import type { Locks } from "./locks.ts";
 import { type Credentials, readCredentials } from "./membership.ts";
-import { heldPartitions } from "./own-status.ts";
+import { type HeldPartition, heldPartitions } from "./own-status.ts";
 import type { Registers } from "./registers.ts";
 import { type ServerParts, setUpParts } from "./server-parts.ts";
 import { openServerState, type ServerState } from "./server-state.ts";
@@ -206,7 +207,10 @@ export class RunningServer {
     if (parts === undefined || !parts.ring.isMember) {
       reasons.push("the server is not in the ring yet");
     } else {
-      const unserved = held.filter(({ leader }) => leader === null).length;
+      const isCut = ({ copies, members }: HeldPartition) => copies < majorityOf(members.length);
+      const cut = held.filter(isCut).length;
+      const unserved = held.filter((one) => one.leader === null && !isCut(one)).length;
+      if (cut > 0) reasons.push(`of ${cut} of its partitions most copies are on servers that do not answer`);
       if (unserved > 0 && problem === undefined) reasons.push(`${unserved} of its partitions have no leader`);
     }
     const isSafe = held.length > 0 && held.every(({ durability }) => durability === "full");

@@ -46,10 +46,10 @@ export function ownStatus(
   };
 }
 
+export type HeldPartition = NonNullable<NodeStatus["partitions"]>[number];
+
 /** What this server keeps a copy of, or is getting one; not what it has given up. */
-export function heldPartitions(
-  replicas: Pick<ReplicaDriver, "status">,
-): NonNullable<NodeStatus["partitions"]> {
+export function heldPartitions(replicas: Pick<ReplicaDriver, "status">): HeldPartition[] {
   return replicas
     .status()
     .filter(({ members }) => members.length > 0)

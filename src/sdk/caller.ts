@@ -8,7 +8,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { BusyError, type ClusterError, ForbiddenError, UnauthenticatedError } from "../errors.ts";
 import { Connection, type Procedures } from "./connection.ts";
-import { NobodyAnswersError, NoConnectionError, ofThrown } from "./edge-error.ts";
+import { NoAnswerError, NobodyAnswersError, NoConnectionError, ofThrown } from "./edge-error.ts";
 import { ServerList } from "./server-list.ts";
 import { type Credentials, SignIn } from "./sign-in.ts";
 
@@ -93,6 +93,8 @@ export class Caller {
     const refused = new Map<string, number>();
     let pauseMs = PAUSE_MS_MIN;
     let mayRenew = !withoutSignIn;
+    // What a server said that did answer tells more than the silence of others.
+    let told: ClusterError | undefined;
     for (;;) {
       const server = this.servers.current;
       const attemptMs = Math.min(options.attemptMs ?? ATTEMPT_MS_MAX, deadlineMs - performance.now());
@@ -114,7 +116,8 @@ export class Caller {
           this.signIn.forget();
           continue;
         }
-        if (!isWorthAnother(error, repeatable)) throw error;
+        if (!(error instanceof NoConnectionError || error instanceof NoAnswerError)) told = error;
+        if (!isWorthAnother(error, repeatable)) throw told ?? error;
         if (error instanceof NoConnectionError) {
           refused.set(server, (refused.get(server) ?? 0) + 1);
           if (this.servers.all.every((known) => (refused.get(known) ?? 0) >= REFUSED_ROUNDS_MAX)) {
@@ -122,7 +125,7 @@ export class Caller {
           }
         }
         const waitMs = error instanceof BusyError ? error.retryAfterMs : pauseMs;
-        if (waitMs >= leftMs) throw error;
+        if (waitMs >= leftMs) throw told ?? error;
         if (!(error instanceof BusyError)) this.servers.moveOnFrom(server);
         // The next server is asked at once the first time; after a round, a little later.
         const isRoundOver =
@@ -143,7 +146,11 @@ export class Caller {
     this.#learning = this.connection
       .procedures(this.servers.current)
       .cluster.nodes.query({}, { signal })
-      .then(({ items }) => this.servers.learn(items.flatMap(({ edge }) => edge ?? [])))
+      .then(({ items }) =>
+        this.servers.learn(
+          items.flatMap(({ edge, state }) => (state === "alive" && edge !== null ? [edge] : [])),
+        ),
+      )
       .catch((thrown: unknown) => {
         // Who may not see the cluster goes on with the servers that were named.
         if (ofThrown(thrown, this.servers.current) instanceof ForbiddenError) this.#learnAtMs = Infinity;

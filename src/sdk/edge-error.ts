@@ -26,6 +26,9 @@ import {
 /** No connection was made: nothing of the call has happened. */
 export class NoConnectionError extends UnavailableError {}
 
+/** It was asked, and said nothing. */
+export class NoAnswerError extends UnavailableError {}
+
 /** None of the servers could be connected to, however often: whoever called has waited long enough. */
 export class NobodyAnswersError extends NoConnectionError {}
 
@@ -126,7 +129,9 @@ export function ofThrown(thrown: unknown, server: string): ClusterError {
   if (NOT_CONNECTED.includes(code)) {
     return new NoConnectionError(`${server}: no connection (${code})`, { cause: thrown });
   }
-  return new UnavailableError(`${server}: no answer (${code === "" ? text : code})`, { cause: thrown });
+  const isLate = /abort|time-?out/i.test(text) && code === "";
+  const why = isLate ? "in time" : `(${code === "" ? text : code})`;
+  return new NoAnswerError(`${server}: no answer ${why}`, { cause: thrown });
 }
 
 /** The innermost cause that bears a code: that is what happened. */

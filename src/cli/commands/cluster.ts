@@ -87,7 +87,10 @@ function callsText(status: ClusterStatus): string | undefined {
     sum.lookups += calls.lookups;
   }
   if (sum.made === 0) return undefined;
-  const share = (count: number) => `${((100 * count) / sum.made).toFixed(1)} %`;
+  const share = (count: number) =>
+    count > sum.made
+      ? `${(count / sum.made).toFixed(1)} a call`
+      : `${((100 * count) / sum.made).toFixed(1)} %`;
   return `calls:      ${sum.made} to leaders; redirects ${share(sum.redirects)}, lookups ${share(sum.lookups)}`;
 }
 
