@@ -71,8 +71,9 @@ export function backoffMs(refusals: number, random: number): number {
  * keeps them longer by itself.
  */
 export function throttledDelayMs(delayMs: number, latencyMs: number): number {
-  if (delayMs === 0) return 0;
-  const full = Math.ceil((latencyMs * THROTTLE_FACTOR) / THROTTLE_STEP_MS) * THROTTLE_STEP_MS;
+  const leastMs = latencyMs * THROTTLE_FACTOR;
+  if (delayMs === 0 || leastMs <= delayMs) return delayMs;
+  const full = Math.ceil(leastMs / THROTTLE_STEP_MS) * THROTTLE_STEP_MS;
   return Math.max(delayMs, Math.min(THROTTLE_MS_MAX, full));
 }
 

@@ -19,6 +19,8 @@ test("the delay is twice the latency, never below what the job says, at most hal
     [1_000, 60_000, 30_000],
     [45_000, 60_000, 45_000],
     [100, 80, 200],
+    [30, 15, 30],
+    [30, 16, 50],
     // Without a delay only the slots count.
     [0, 5_000, 0],
   ] as const) {

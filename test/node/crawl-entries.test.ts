@@ -64,6 +64,7 @@ test("everything of a job in a partition is under the prefixes that its deletion
     layout.result(JOB, 1),
     layout.failure(JOB, 1),
     layout.size(JOB, "a.test"),
+    layout.out(JOB, "a.test", "k"),
     layout.count(JOB),
   ]) {
     t.ok(prefixes.some((prefix) => key.startsWith(prefix)));

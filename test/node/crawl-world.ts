@@ -9,12 +9,14 @@ export class CrawlWorld {
   readonly site = new CrawlSite();
   readonly cluster: CrawlCluster;
 
-  constructor(nodes: number, partitionCount = 16) {
+  /** @param spreadAbove pages of a host above which others go to its parts. */
+  constructor(nodes: number, partitionCount = 16, spreadAbove?: number) {
     this.cluster = new CrawlCluster({
       time: this.time,
       site: this.site,
       partitionCount,
       nodes,
+      spreadAbove,
       random: seededRandom(Number(process.env.SEED ?? 1)),
     });
   }

@@ -40,6 +40,8 @@ export class CrawlSite {
   readonly pages = new Map<string, SitePage>();
   /** By origin: text, or a status. */
   readonly robots = new Map<string, { status: number; text: string }>();
+  /** Hosts that reset every connection. */
+  readonly silent = new Set<string>();
   readonly requests: SiteRequest[] = [];
   /** When the last answer was had. */
   lastEndMs = 0;
@@ -60,6 +62,12 @@ export class CrawlSite {
     const url = task.kind === "robots" ? `${task.origin}/robots.txt` : task.url;
     const { hostname } = new URL(url);
     this.requests.push({ atMs: nowMs, url, host: hostname, node, userAgent: task.userAgent });
+    if (this.silent.has(hostname)) {
+      if (task.kind === "page")
+        return { kind: "report", report: { kind: "broken", reason: "reset", retryable: true } };
+      const nothing = { status: 0, text: "", retryAfterMs: null, latencyMs: 1 };
+      return { kind: "report", report: { kind: "robots", ...nothing } };
+    }
     if (task.kind === "robots") {
       const { status, text } = this.robots.get(task.origin) ?? { status: 404, text: "" };
       return {
