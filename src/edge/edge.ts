@@ -10,7 +10,6 @@ import { createServer, type Server } from "node:https";
 import { finished } from "node:stream";
 import { nodeHTTPRequestHandler } from "@trpc/server/adapters/node-http";
 import Koa, { type Context, type Middleware } from "koa";
-import helmet from "koa-helmet";
 import { ClusterError, PreconditionFailedError, UsageError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { EdgeBackend } from "./backend.ts";
@@ -23,6 +22,7 @@ import { publicRouter } from "./public-router.ts";
 import { askerOf, requestIdOf } from "./request.ts";
 import { type RequestState, restRouter } from "./rest-router.ts";
 import { routes } from "./routes.ts";
+import { secure } from "./security-headers.ts";
 
 const KIB = 1024;
 const TLS_VERSION_MIN = "TLSv1.2";
@@ -97,13 +97,13 @@ function createApp(ground: CallGround, log: Log, stopping: AbortSignal): Koa<Req
   });
   app.use(async (ctx, next) => {
     const requestId = requestIdOf(ctx.req);
-    ctx.set("X-Request-Id", requestId);
     if (stopping.aborted) ctx.set("Connection", "close");
     const onFailure = (error: unknown) => log.error("request failed", { requestId, error });
     ctx.state = { asker: askerOf(ground, ctx.req, ctx.res, stopping), requestId, onFailure };
     await next();
+    // What was sent already says so itself.
+    if (ctx.respond !== false) nameAnswer(ctx);
   });
-  app.use(helmet());
   app.use(problems);
   // Whether it lives and serves can be asked however much it has to do.
   app.use(openPaths(ground.backend));
@@ -111,6 +111,12 @@ function createApp(ground: CallGround, log: Log, stopping: AbortSignal): Koa<Req
   app.use(publicCalls());
   app.use(restRouter(routes));
   return app;
+}
+
+/** What every answer says. */
+function nameAnswer(ctx: Context & { state: RequestState }): void {
+  ctx.set("X-Request-Id", ctx.state.requestId);
+  secure(ctx.res);
 }
 
 /** Turns what was thrown, and what nobody answered, into a problem. */
@@ -179,6 +185,7 @@ function publicCalls(): Middleware<RequestState> {
       () => true,
       () => false,
     );
+    nameAnswer(ctx);
     ctx.respond = false;
     // Koa presets 404, and tRPC leaves any status but 200 as it is.
     ctx.res.statusCode = 200;

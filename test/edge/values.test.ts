@@ -66,6 +66,29 @@ test("a value comes back as it was written: bytes, content type, empty or of one
       "x-request-id": /./,
     });
   }
+  for (const [method, path, body] of [
+    ["PUT", "/v1/kv/things/json", '{"a":1}'],
+    ["GET", "/v1/kv/things/json", undefined],
+    ["GET", "/v1/kv/things/none", undefined],
+    ["DELETE", "/v1/kv/things/bytes", undefined],
+    ["GET", "/healthz", undefined],
+    ["GET", "/nothing/here", undefined],
+    ["GET", "/trpc/nothing", undefined],
+  ] as const) {
+    const headers = { "content-type": "application/json", "x-request-id": "mine" };
+    const reply = await alice.send(method, path, body, headers);
+    t.match(
+      reply.headers,
+      {
+        "x-request-id": "mine",
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "SAMEORIGIN",
+        "content-security-policy": /default-src/,
+        "strict-transport-security": /max-age/,
+      },
+      `${method} ${path}`,
+    );
+  }
   const head = await alice.send("HEAD", "/v1/kv/things/json");
   t.equal(head.status, 200);
   t.equal(head.text, "");
