@@ -88,6 +88,8 @@ export interface ReplicaRing {
   member(nodeId: NodeId): Member | undefined;
   members(): Member[];
   isSuspected(nodeId: NodeId): boolean;
+  /** Of a member of a group that is not known. */
+  meet(member: PeerSender): void;
   successorsOfLocally(point: Identifier, count: number): Member[] | undefined;
   /** Who should keep `count` copies, nobody of `except`, in ring order; undefined when they lie out of sight. */
   placementLocally(point: Identifier, count: number, except: ReadonlySet<string>): Member[] | undefined;
@@ -299,6 +301,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       return;
     }
     if (this.#storeFailure !== undefined) return;
+    // Whoever can't be reached gets no answer: neighbours on the ring know one another, members of a group may not.
+    if (this.#ring.member(from.nodeId) === undefined) this.#ring.meet(from);
     const { partition, body } = message;
     // The replica speaks for its node only: the certificate says which that is.
     if (nodeOf(message.from) !== from.nodeId || partition >= this.#partitionCount) return;

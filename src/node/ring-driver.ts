@@ -243,6 +243,12 @@ export class RingDriver extends EventEmitter<RingEvents> {
     this.#perform(this.#ring.watch(nodeIds, performance.now()));
   }
 
+  /** One that speaks as a member of a group that is kept here, and that was not known. */
+  meet({ nodeId, address, incarnation, instance }: PeerSender): void {
+    if (this.#isStopped || !isNodeId(nodeId)) return;
+    this.#perform(this.#ring.meet({ nodeId, address, incarnation, instance, zone: "" }, performance.now()));
+  }
+
   /** What `led.outgoing` gives has changed: watched peers hear it with the next tick, not only with the next ping. */
   ledChanged(): void {
     this.#ring.tellAll();

@@ -278,6 +278,13 @@ export class Ring {
     return this.#taken();
   }
 
+  /** One that shares a replica group with this one, and may lie out of its sight: from now on it is known where it is. */
+  meet(member: Member, nowMs: number): RingEffect[] {
+    this.#observe(nowMs);
+    this.#parts.starts.learn(member);
+    return this.#taken();
+  }
+
   /** What is told with pings has changed: all watched peers hear it at the next tick. */
   tellAll(): void {
     this.#parts.detector.tellAll();

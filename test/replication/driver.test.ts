@@ -28,6 +28,8 @@ class Cluster {
   readonly changes = new EventEmitter();
   /** The last one that came, by who said it to whom. */
   readonly appends = new Map<string, ReplicationMessage>();
+  /** Pairs of nodes: the first one does not know where the second one is. */
+  readonly unknown = new Set<string>();
   incarnation = 1;
 
   ring(self: Member): ReplicaRing {
@@ -45,7 +47,9 @@ class Cluster {
     const order = (point: Identifier, member: Member) => distance(point, identifierOf(member.nodeId));
     return {
       self,
-      member: (nodeId) => this.servers.get(nodeId)?.member,
+      member: (nodeId) =>
+        this.unknown.has(`${self.nodeId} ${nodeId}`) ? undefined : this.servers.get(nodeId)?.member,
+      meet: ({ nodeId }) => this.unknown.delete(`${self.nodeId} ${nodeId}`),
       members: live,
       isSuspected: (nodeId) => this.dead.has(nodeId),
       successorsOfLocally: after,
@@ -232,6 +236,22 @@ test("two of five die at once: all partitions are led again and nothing acknowle
     if (outcome.kind !== "entries" || outcome.entries[0]?.key !== key) t.fail(`${key} is lost`);
   }
   t.pass("all 200 are there");
+});
+
+test("members of a group that do not know one another meet when one of them speaks", async (t) => {
+  const cluster = new Cluster();
+  t.teardown(() => stopAll(cluster));
+  const ids: NodeId[] = [];
+  for (const name of ["a", "b", "c"]) ids.push(await cluster.start(name));
+  await until("groups of three", () => cluster.whole(3) || undefined);
+  await until("each leader is the first wished member", () => cluster.isBalanced() || undefined);
+  cluster.unknown.add(`${ids[1]} ${ids[2]}`);
+
+  await cluster.kill(ids[0]!);
+
+  // Each of the two needs the other's answers.
+  for (let p = 0; p < PARTITIONS; p++) t.match(await cluster.operate(p, put("k", "v")), { kind: "written" });
+  t.equal(cluster.unknown.size, 0);
 });
 
 test("what a dead leader said last comes after the news of its death: others lead all the same", async (t) => {
