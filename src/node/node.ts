@@ -146,7 +146,7 @@ export class RunningServer {
       void this.#enter(parts);
     } else {
       parts.ring.bootstrap();
-      this.#firstAdmin = await this.#found(parts, settings.zone, founding.adminPassword);
+      this.#firstAdmin = await this.#found(parts, this.#state.identity.zone ?? "", founding.adminPassword);
     }
     await parts.poolStarted;
     void this.#awaitReady(parts);

@@ -19,7 +19,6 @@ export interface PeerPort {
 /** @throws {UsageError} the port can't be bound. */
 export async function openPeerPort(
   state: ServerState,
-  zone: string,
   log: Log,
   parts: {
     readonly instances: InstanceBook;
@@ -54,7 +53,7 @@ export async function openPeerPort(
   } catch (error) {
     throw bindError(error, bind);
   }
-  return { transport, self: { nodeId, address: advertise, zone, incarnation, instance } };
+  return { transport, self: { nodeId, address: advertise, zone: identity.zone ?? "", incarnation, instance } };
 }
 
 function bindError(error: unknown, { host, port }: PeerAddress): unknown {

@@ -98,7 +98,7 @@ export async function setUpParts(
   const book = await ContactBook.open(directory, log);
   closing.defer(() => book.close());
   const reception = new PeerReception(log);
-  const { transport, self } = await openPeerPort(state, settings.zone, log, {
+  const { transport, self } = await openPeerPort(state, log, {
     instances: book.instances,
     reception,
     closing,
@@ -263,7 +263,7 @@ export async function setUpParts(
     ring,
     log,
   });
-  const { zone } = settings;
+  const { zone } = self;
   const enrolment = new Enrolment({
     directory,
     vault,

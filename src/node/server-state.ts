@@ -114,7 +114,7 @@ async function firstStart(
     instances: [],
     bootstrapped: !isFounder(vault),
   });
-  const identity = await directory.nextStart();
+  const identity = await directory.nextStart(settings.zone);
   const founding = identity.bootstrapped ? undefined : { adminPassword };
   return { directory, vault, membership, identity, addresses, founding };
 }
@@ -158,7 +158,7 @@ async function restart(
         "this server was away for too long, or its clock is wrong: other members refuse it. Start it as a new one: --as-new --join HOST:PORT --join-token-file FILE",
     });
   }
-  const identity = await directory.nextStart();
+  const identity = await directory.nextStart(settings.zone);
   const founding = identity.bootstrapped ? undefined : { adminPassword };
   return { directory, vault, membership, identity, addresses, founding };
 }

@@ -26,6 +26,8 @@ const identitySchema = z.strictObject({
   bootstrapped: z.boolean(),
   /** Peers have seen a later start than this directory knows of, or it was removed: it must not start again. */
   stale: z.boolean().optional(),
+  /** What the server was last told that it shares with others that fail together. */
+  zone: z.string().max(64).optional(),
   /** Which store belongs here, once there is one. */
   store: z
     .strictObject({
@@ -126,14 +128,16 @@ export class DataDirectory {
   /**
    * A new start: incarnation + 1 and a new instance, durable before anybody hears of them.
    *
+   * @param zone kept for starts that are not told one; "": the one that is kept.
    * @throws {StaleDataDirectoryError} `markStale` was called, in this or an earlier start.
    */
-  nextStart(): Promise<Identity> {
+  nextStart(zone: string): Promise<Identity> {
     return this.#changeIdentity(() => {
       const identity = this.#known();
       if (identity.stale) throw stale(this.path);
       const instances = [...identity.instances, randomBytes(8).toString("hex")].slice(-INSTANCES_MAX);
-      return { ...identity, incarnation: identity.incarnation + 1, instances };
+      const told = zone === "" ? {} : { zone };
+      return { ...identity, incarnation: identity.incarnation + 1, instances, ...told };
     });
   }
 

@@ -39,10 +39,10 @@ test("each start counts, has an id of its own, and is durable before it is told"
   await inTemporary(async (path) => {
     const directory = await DataDirectory.open(join(path, "new", "one"), { create: true });
     assert.equal(directory.identity, undefined);
-    await assert.rejects(directory.nextStart(), UsageError);
+    await assert.rejects(directory.nextStart(""), UsageError);
     await directory.writeIdentity(identity);
 
-    const [first, second] = await Promise.all([directory.nextStart(), directory.nextStart()]);
+    const [first, second] = await Promise.all([directory.nextStart(""), directory.nextStart("")]);
     assert.deepEqual([first.incarnation, second.incarnation], [1, 2]);
     await directory.close();
 
@@ -52,15 +52,17 @@ test("each start counts, has an id of its own, and is durable before it is told"
     for (const instance of again.identity!.instances) assert.match(instance, /^[0-9a-f]{16}$/);
     const thousand = Array.from({ length: 1_000 }, (_, n) => n.toString(16).padStart(16, "0"));
     await again.writeIdentity({ ...identity, instances: thousand });
-    const next = await again.nextStart();
+    const next = await again.nextStart("rack 1");
     assert.equal(next.instances.length, 1_000);
     assert.equal(next.instances[0], "0000000000000001");
+    assert.equal((await again.nextStart("")).zone, "rack 1", "told once, kept");
+    assert.equal((await again.nextStart("rack 2")).zone, "rack 2");
 
     await again.markStale();
     await again.close();
     const copy = await DataDirectory.open(directory.path, { create: false });
-    await assert.rejects(copy.nextStart(), StaleDataDirectoryError);
-    assert.equal(copy.identity?.incarnation, 1);
+    await assert.rejects(copy.nextStart(""), StaleDataDirectoryError);
+    assert.equal(copy.identity?.incarnation, 3);
     await copy.close();
   });
 });
