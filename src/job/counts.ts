@@ -33,6 +33,8 @@ export const countsSchema = z.object({
   seq: total,
   /** Pages settled, by the node that ran them. */
   servers: z.record(z.string(), total),
+  /** Hosts whose further pages lie in other partitions. */
+  large: total.default(0),
   /** What was stopped here; entries are replaced, never changed. */
   traps: z.array(trapReportSchema).default([]),
 });
@@ -57,6 +59,7 @@ export function noCounts(jobId: string): Counts {
     bytes: 0,
     seq: 0,
     servers: {},
+    large: 0,
     traps: [],
   };
 }
