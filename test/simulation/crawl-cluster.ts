@@ -27,7 +27,7 @@ import { KeyLayout, type Names } from "../../src/node/key-layout.ts";
 import type { Registers } from "../../src/node/registers.ts";
 import type { BlobsLike } from "../../src/node/runner.ts";
 import type { PeerSender } from "../../src/peer/transport.ts";
-import type { Ballot, Entry, Operation, Outcome } from "../../src/replication/register.ts";
+import type { Ballot, Change, Entry, Operation, Outcome } from "../../src/replication/register.ts";
 import type { NodeId } from "../../src/ring/identifier.ts";
 import type { Member } from "../../src/ring/member.ts";
 import { type CrawlSite, SitePool } from "./crawl-site.ts";
@@ -160,6 +160,8 @@ export class CrawlCluster {
   readonly partitions: FakePartition[];
   readonly random: () => number;
   faults: Faults = noFaults;
+  /** Called after each batch, as it has taken effect. */
+  onBatch: (partition: number, changes: readonly Change[]) => void = () => {};
   /** Where blobs are kept; none when undefined. */
   blobs: BlobsLike | undefined;
   readonly #perThread: number;
@@ -331,11 +333,17 @@ export class CrawlCluster {
     for (const [n, item] of pending.entries()) {
       if (item.operation.kind !== "batch") item.reject(new NotLeaderError(partition));
       else {
-        if (n < survivors) p.evaluate(item.operation);
+        if (n < survivors) this.#evaluate(partition, item.operation);
         item.reject(new OutcomeUnknownError(`partition ${partition}`));
       }
     }
     old?.driver.stopped(partition);
+  }
+
+  #evaluate(partition: number, operation: Operation): Outcome {
+    const outcome = this.partitions[partition]!.evaluate(operation);
+    if (operation.kind === "batch" && outcome.kind === "written") this.onBatch(partition, operation.changes);
+    return outcome;
   }
 
   #operate(self: Member, isDead: () => boolean, partition: number, operation: Operation): Promise<Outcome> {
@@ -364,7 +372,7 @@ export class CrawlCluster {
       this.time.at(p.lastAtMs, () => {
         if (p.pending[0] !== item) return;
         p.pending.shift();
-        item.resolve(p.evaluate(operation));
+        item.resolve(this.#evaluate(partition, operation));
       });
     });
   }

@@ -9,11 +9,11 @@ import { countsSchema, pendingOf } from "../../src/job/counts.ts";
 import { jobRecordSchema } from "../../src/job/job-record.ts";
 import { type JobSpecInput, jobSpecSchema } from "../../src/job/job-spec.ts";
 import { isOver } from "../../src/job/life-cycle.ts";
-import { participantSchema } from "../../src/node/job-driver.ts";
 import { NAMESPACE } from "../../src/node/key-layout.ts";
 import { decodeRecord } from "../../src/node/record.ts";
 import { CrawlCluster, type CrawlNode } from "./crawl-cluster.ts";
 import { CrawlSite } from "./crawl-site.ts";
+import { CrawlWitness } from "./crawl-witness.ts";
 import { seededRandom, VirtualTime } from "./virtual-clock.ts";
 
 /** Virtual time that one crawl may take, faults included. */
@@ -60,7 +60,7 @@ interface HostPlan {
 }
 
 /** One crawl of a random web by a random cluster; what was promised and not kept. */
-export async function simulateOne(seed: number): Promise<CrawlFinding> {
+export async function simulateOne(seed: number, virtualMsMax = CRAWL_MS_MAX): Promise<CrawlFinding> {
   const random = seededRandom(seed);
   const pick = (from: number, to: number) => from + Math.floor(random() * (to - from + 1));
   const chance = (p: number) => random() < p;
@@ -132,6 +132,13 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
     return { seed, violations: ["not submitted"], pages: 0, requests: 0, crashes: 0, virtualMs: time.nowMs };
   }
 
+  const deathsMs: number[] = [];
+  const witness = new CrawlWitness({
+    ...{ cluster, jobId, delayMs, deathsMs },
+    concurrency: spec.politeness!.concurrencyPerHost!,
+    maxPages: spec.scope!.maxPages!,
+  });
+
   // --- faults -------------------------------------------------------------------------------
   let crashes = 0;
   const faultsUntilMs = time.nowMs + FAULTS_MS;
@@ -143,11 +150,13 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
       const victim = cluster.alive[pick(0, cluster.alive.length - 1)]!;
       if (chance(0.4) && cluster.alive.length > 1 && crashes < 4) {
         crashes++;
+        deathsMs.push(time.nowMs);
         const index = cluster.nodes.indexOf(victim);
         cluster.crash(victim, takeoverMs);
         if (chance(0.6)) time.at(time.nowMs + 500 + random() * 5_000, () => void restart(cluster, index));
       } else if (chance(0.2)) {
         // Silent for a while, and taken for dead: its pages are given out again while it still has them.
+        deathsMs.push(time.nowMs);
         for (const other of cluster.alive) {
           if (other !== victim) other.driver.suspected(victim.member.nodeId);
         }
@@ -166,22 +175,18 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
   if (isPaused) pauseForAWhile(cluster, time, jobId, random);
 
   // --- until it is over, looking on ---------------------------------------------------------
-  const watchCredits = () => {
-    const held = rightsOf(cluster, jobId);
-    if (held > spec.scope!.maxPages!) violations.push(`rights to ${held} of ${spec.scope!.maxPages} pages`);
-  };
   const record = () => {
     const entry = cluster.partitions[cluster.layout.jobPartition(jobId)]!.entries.get(
       cluster.layout.job(jobId),
     );
     return entry === undefined ? undefined : decodeRecord(jobRecordSchema, entry.value);
   };
-  const endMs = time.nowMs + CRAWL_MS_MAX;
+  const endMs = time.nowMs + virtualMsMax;
   let isDone = false;
   while (!isDone && time.nowMs < endMs && violations.length === 0) {
     await time.run(() => false, time.nowMs + 50);
     isDone = isOver(record()?.status ?? "queued");
-    watchCredits();
+    violations.push(...witness.violations.splice(0));
   }
   const finding = () => ({
     seed,
@@ -192,7 +197,7 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
     virtualMs: time.nowMs,
   });
   if (!isDone) {
-    violations.push(`not over after ${CRAWL_MS_MAX} ms: ${JSON.stringify(sumOf(cluster, jobId))}`);
+    violations.push(`not over after ${virtualMsMax} ms: ${JSON.stringify(sumOf(cluster, jobId))}`);
     return finding();
   }
   const overAtMs = time.nowMs;
@@ -214,7 +219,8 @@ export async function simulateOne(seed: number): Promise<CrawlFinding> {
     isLimited,
     violations,
   );
-  checkPace(site, delayMs, violations);
+  violations.push(...witness.violations);
+  if (witness.requests !== site.requests.length) violations.push("requests that nobody saw");
   checkCounts(cluster, jobId, isLimited, violations);
   const stats = record()?.stats;
   if (stats === null || stats === undefined) violations.push("no final statistics");
@@ -349,15 +355,6 @@ function pauseForAWhile(cluster: CrawlCluster, time: VirtualTime, jobId: string,
   });
 }
 
-function rightsOf(cluster: CrawlCluster, jobId: string): number {
-  let held = 0;
-  for (const { entry } of cluster.entries(cluster.layout.participants(jobId))) {
-    const { granted, returned } = decodeRecord(participantSchema, entry.value);
-    held += granted - returned;
-  }
-  return held;
-}
-
 function resultsOf(cluster: CrawlCluster, jobId: string) {
   return cluster
     .entries(cluster.layout.results(jobId))
@@ -413,19 +410,6 @@ function checkResults(
     const page = pagesOf(cluster).find((found) => found.page.url === url)?.page;
     const at = failed.has(url) ? "failed" : (page?.status ?? "not known");
     violations.push(`${url} has no result: ${at} ${page?.reason ?? ""}, hops ${page?.hops}`);
-  }
-}
-
-function checkPace(site: CrawlSite, delayMs: number, violations: string[]): void {
-  const last = new Map<string, number>();
-  for (const { host, atMs, url } of site.requests) {
-    const before = last.get(host);
-    if (before !== undefined && atMs - before < delayMs - 1e-6) {
-      violations.push(
-        `${url} was asked for ${Math.round(atMs - before)} ms after the one before, not ${delayMs}`,
-      );
-    }
-    last.set(host, atMs);
   }
 }
 

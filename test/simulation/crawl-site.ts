@@ -43,6 +43,8 @@ export class CrawlSite {
   /** Hosts that reset every connection. */
   readonly silent = new Set<string>();
   readonly requests: SiteRequest[] = [];
+  /** Called with each request, and with the Retry-After of its answer. */
+  onRequest: (request: SiteRequest, retryAfterMs: number | null) => void = () => {};
   /** When the last answer was had. */
   lastEndMs = 0;
   readonly #seen = new Map<string, number>();
@@ -59,6 +61,14 @@ export class CrawlSite {
   }
 
   answer(task: Task, node: string, nowMs: number): TaskEnd {
+    const end = this.#answer(task, node, nowMs);
+    const retryAfterMs =
+      end.kind === "report" && end.report.kind === "refused" ? end.report.retryAfterMs : null;
+    this.onRequest(this.requests.at(-1)!, retryAfterMs);
+    return end;
+  }
+
+  #answer(task: Task, node: string, nowMs: number): TaskEnd {
     const url = task.kind === "robots" ? `${task.origin}/robots.txt` : task.url;
     const { hostname } = new URL(url);
     this.requests.push({ atMs: nowMs, url, host: hostname, node, userAgent: task.userAgent });
