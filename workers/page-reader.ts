@@ -16,9 +16,13 @@ import {
   type PageLink,
   resolveLink,
 } from "../src/extraction/links.ts";
-import { findMetadata } from "../src/extraction/metadata.ts";
+import { contentText, findMainContent } from "../src/extraction/main-content.ts";
+import { toMarkdown } from "../src/extraction/markdown.ts";
+import { findMetadata, noMetadata } from "../src/extraction/metadata.ts";
 import { compileRules, type RuleSet } from "../src/extraction/rule.ts";
 import { TextFingerprint } from "../src/extraction/simhash.ts";
+import { findStructuredData } from "../src/extraction/structured-data.ts";
+import { findTables } from "../src/extraction/tables.ts";
 import { pageText, visitText } from "../src/extraction/text.ts";
 import { decodeText } from "../src/fetcher/charset.ts";
 import { inflate } from "../src/fetcher/content-coding.ts";
@@ -59,7 +63,19 @@ const PRIORITY_USUAL = 0.5;
 type Answer = Extract<FetchOutcome, { kind: "answer" }>;
 type PageParts = Pick<
   PageReport,
-  "canonical" | "simhash" | "data" | "fieldErrors" | "found" | "metadata" | "text" | "links" | "html"
+  | "canonical"
+  | "simhash"
+  | "data"
+  | "fieldErrors"
+  | "found"
+  | "metadata"
+  | "text"
+  | "content"
+  | "markdown"
+  | "links"
+  | "tables"
+  | "structured"
+  | "html"
 >;
 
 export class PageReader {
@@ -179,6 +195,7 @@ export class PageReader {
         : [];
     const found = this.#found(task, links);
     const reported = withinReport(found);
+    const main = wants("content") || wants("markdown") ? findMainContent(root) : undefined;
     const source = wants("html") ? cutHtml(html) : undefined;
     const fingerprint = new TextFingerprint();
     visitText(root, fingerprint);
@@ -199,7 +216,12 @@ export class PageReader {
       found: reported,
       ...(wants("metadata") && { metadata: findMetadata(elements, baseUrl) }),
       ...(wants("text") && { text: pageText(root, TEXT_LENGTH_MAX) }),
+      ...(main !== undefined && wants("content") && { content: contentText(main, TEXT_LENGTH_MAX) }),
+      ...(main !== undefined &&
+        wants("markdown") && { markdown: toMarkdown(main, baseUrl, TEXT_LENGTH_MAX) }),
       ...(wants("links") && { links: listed(links) }),
+      ...(wants("tables") && { tables: findTables(elements) }),
+      ...(wants("structured") && { structured: findStructuredData(elements, baseUrl) }),
       ...(source !== undefined && { html: source }),
     };
   }
@@ -207,6 +229,7 @@ export class PageReader {
   /** Of what is no markup there are the fields of JSONPath and regular expressions, and its text. */
   #readOther(task: ScrapeTask, page: PageContent): PageParts {
     const { text } = page;
+    const wants = (format: string) => task.formats.includes(format);
     const { data, errors } = this.#extract(task, page, task.url);
     const fingerprint = new TextFingerprint();
     fingerprint.text(text);
@@ -216,12 +239,14 @@ export class PageReader {
       data,
       fieldErrors: errors,
       found: [],
-      ...(task.formats.includes("metadata") && {
-        metadata: { title: null, description: null, language: null, canonical: null },
-      }),
-      ...(task.formats.includes("text") && { text: text.slice(0, TEXT_LENGTH_MAX) }),
-      ...(task.formats.includes("links") && { links: [] }),
-      ...(task.formats.includes("html") && { html: cutHtml(text) }),
+      ...(wants("metadata") && { metadata: noMetadata() }),
+      ...(wants("text") && { text: text.slice(0, TEXT_LENGTH_MAX) }),
+      ...(wants("content") && { content: text.slice(0, TEXT_LENGTH_MAX) }),
+      ...(wants("markdown") && { markdown: text.slice(0, TEXT_LENGTH_MAX) }),
+      ...(wants("links") && { links: [] }),
+      ...(wants("tables") && { tables: [] }),
+      ...(wants("structured") && { structured: { jsonLd: [], microdata: [], rdfa: [], openGraph: {} } }),
+      ...(wants("html") && { html: cutHtml(text) }),
     };
   }
 

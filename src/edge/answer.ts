@@ -74,10 +74,34 @@ export const resultSchema = z.object({
       description: z.string().nullable(),
       language: z.string().nullable(),
       canonical: z.string().nullable(),
+      author: z.string().nullable(),
+      publishedAt: z.string().nullable(),
+      modifiedAt: z.string().nullable(),
+      siteName: z.string().nullable(),
+      image: z.string().nullable(),
     })
     .exactOptional(),
   text: z.string().exactOptional(),
+  content: z.string().exactOptional(),
+  markdown: z.string().exactOptional(),
   links: z.array(z.object({ url: z.string(), text: z.string(), rel: z.string() })).exactOptional(),
+  tables: z
+    .array(
+      z.object({
+        caption: z.string().nullable(),
+        header: z.array(z.string()).nullable(),
+        rows: z.array(z.array(z.string())),
+      }),
+    )
+    .exactOptional(),
+  structured: z
+    .object({
+      jsonLd: z.array(fieldValueSchema),
+      microdata: z.array(fieldValueSchema),
+      rdfa: z.array(fieldValueSchema),
+      openGraph: z.record(z.string(), z.union([z.string(), z.array(z.string())])),
+    })
+    .exactOptional(),
   html: z.string().exactOptional(),
 }) satisfies z.ZodType<Result>;
 

@@ -4,7 +4,7 @@
 import { type AnyNode, type Element, isTag, isText, type ParentNode } from "domhandler";
 
 /** Elements whose content is not for readers. */
-const HIDDEN: ReadonlySet<string> = new Set([
+export const HIDDEN: ReadonlySet<string> = new Set([
   "script",
   "title",
   "style",
@@ -17,7 +17,7 @@ const HIDDEN: ReadonlySet<string> = new Set([
   "math",
 ]);
 
-const BLOCKS: ReadonlySet<string> = new Set(
+export const BLOCKS: ReadonlySet<string> = new Set(
   (
     "address article aside blockquote body br button caption center dd details dialog dir div dl dt fieldset figcaption " +
     "figure footer form frameset h1 h2 h3 h4 h5 h6 header hgroup hr html li legend main menu nav ol optgroup option p " +
@@ -29,7 +29,7 @@ const BLOCKS: ReadonlySet<string> = new Set(
 const CELLS: ReadonlySet<string> = new Set(["td", "th"]);
 
 /** On one line: runs of white space become one blank. What scripts and styles contain is left out. */
-export function inlineText(node: AnyNode): string {
+export function inlineText(node: AnyNode, leavesOut: (element: Element) => boolean = () => false): string {
   let out = "";
   walk(node, {
     text: (data) => {
@@ -39,7 +39,8 @@ export function inlineText(node: AnyNode): string {
       // Words in neighbouring blocks and cells are different words, also without a blank in the source.
       if (BLOCKS.has(element.name) || CELLS.has(element.name)) out += " ";
     },
-    skip: (element) => element !== node && (element.name === "script" || element.name === "style"),
+    skip: (element) =>
+      element !== node && (element.name === "script" || element.name === "style" || leavesOut(element)),
   });
   return collapse(out);
 }

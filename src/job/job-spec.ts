@@ -86,7 +86,21 @@ const fetchSchema = z.strictObject({
     .default(["text/html", "application/xhtml+xml", "application/json"]),
 });
 
-export const formatSchema = z.enum(["metadata", "text", "links", "html"]);
+/** What to keep of a page beside its fields. */
+export const FORMATS = [
+  "metadata",
+  /** All of the page. */
+  "text",
+  /** What readers came for, as text and as Markdown. */
+  "content",
+  "markdown",
+  "links",
+  "tables",
+  /** JSON-LD, microdata, RDFa and Open Graph. */
+  "structured",
+  "html",
+] as const;
+export const formatSchema = z.enum(FORMATS);
 export type Format = z.output<typeof formatSchema>;
 
 export type RuleSet = Readonly<Record<string, Rule>>;
@@ -168,6 +182,28 @@ export interface Metadata {
   readonly description: string | null;
   readonly language: string | null;
   readonly canonical: string | null;
+  readonly author: string | null;
+  /** ISO 8601, as exact as the page has it. */
+  readonly publishedAt: string | null;
+  readonly modifiedAt: string | null;
+  readonly siteName: string | null;
+  readonly image: string | null;
+}
+
+/** Cells that span several places are in each of them. */
+export interface Table {
+  readonly caption: string | null;
+  readonly header: readonly string[] | null;
+  readonly rows: readonly (readonly string[])[];
+}
+
+/** What a page says for machines, in the words of each vocabulary; addresses are absolute. */
+export interface Structured {
+  readonly jsonLd: readonly FieldValue[];
+  /** Items with `type`, perhaps `id`, and `properties`: a list of values for each name. */
+  readonly microdata: readonly FieldValue[];
+  readonly rdfa: readonly FieldValue[];
+  readonly openGraph: Readonly<Record<string, string | readonly string[]>>;
 }
 
 export type FieldValue =
@@ -202,7 +238,11 @@ export interface Result {
   readonly fieldErrors?: readonly { readonly field: string; readonly message: string }[];
   readonly metadata?: Metadata;
   readonly text?: string;
+  readonly content?: string;
+  readonly markdown?: string;
   readonly links?: readonly Link[];
+  readonly tables?: readonly Table[];
+  readonly structured?: Structured;
   readonly html?: string;
 }
 

@@ -69,7 +69,7 @@ function ruleSchemaAt(level: number): z.ZodType<Rule, Rule> {
           context.addIssue({
             code: "custom",
             path: [...issue.path, key],
-            message: "there is no such setting of a rule",
+            message: "there is no such field of a rule",
           });
         }
       } else context.addIssue({ code: "custom", path: [...issue.path], message: issue.message });

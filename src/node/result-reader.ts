@@ -43,14 +43,45 @@ const fieldSchema: z.ZodType<Result["data"][string]> = z.lazy(() =>
 );
 
 const nullable = z.string().nullable();
+/** Results of earlier versions have less. */
+const later = nullable.default(null);
 const contentSchema = z.object({
   data: z.record(z.string(), fieldSchema),
   fieldErrors: z.array(z.object({ field: z.string(), message: z.string() })).optional(),
   metadata: z
-    .object({ title: nullable, description: nullable, language: nullable, canonical: nullable })
+    .object({
+      title: nullable,
+      description: nullable,
+      language: nullable,
+      canonical: nullable,
+      author: later,
+      publishedAt: later,
+      modifiedAt: later,
+      siteName: later,
+      image: later,
+    })
     .optional(),
   text: z.string().optional(),
+  content: z.string().optional(),
+  markdown: z.string().optional(),
   links: z.array(z.object({ url: z.string(), text: z.string(), rel: z.string() })).optional(),
+  tables: z
+    .array(
+      z.object({
+        caption: nullable,
+        header: z.array(z.string()).nullable(),
+        rows: z.array(z.array(z.string())),
+      }),
+    )
+    .optional(),
+  structured: z
+    .object({
+      jsonLd: z.array(fieldSchema),
+      microdata: z.array(fieldSchema),
+      rdfa: z.array(fieldSchema),
+      openGraph: z.record(z.string(), z.union([z.string(), z.array(z.string())])),
+    })
+    .optional(),
   html: z.string().optional(),
 });
 
@@ -262,18 +293,24 @@ export class ResultReader {
       if (this.#blobs === undefined) throw new NotFoundError("this server keeps no blobs");
       bytes = await this.#blobs.get(jobId, content.sha256);
     }
-    const { data, fieldErrors, metadata, text, links, html } = decodeRecord(contentSchema, bytes);
+    const { data, fieldErrors, metadata, ...formats } = decodeRecord(contentSchema, bytes);
     return {
       ...rest,
       fetchedAt: new Date(fetchedAtMs).toISOString(),
       data,
       ...(fieldErrors === undefined ? {} : { fieldErrors }),
       ...(metadata === undefined ? {} : { metadata }),
-      ...(text === undefined ? {} : { text }),
-      ...(links === undefined ? {} : { links }),
-      ...(html === undefined ? {} : { html }),
+      ...withoutMissing(formats),
     };
   }
+}
+
+type Present<T> = { [Name in keyof T]: Exclude<T[Name], undefined> };
+
+function withoutMissing<T extends object>(parts: T): Partial<Present<T>> {
+  return Object.fromEntries(Object.entries(parts).filter(([, part]) => part !== undefined)) as Partial<
+    Present<T>
+  >;
 }
 
 function failureOf(record: FailureRecord): Failure {

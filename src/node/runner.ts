@@ -214,13 +214,28 @@ export class Runner {
   }
 
   async #pageOutcome(message: RunMessage, report: PageReport): Promise<Outcome> {
-    const { data, fieldErrors, metadata, text, links, html } = report;
+    const {
+      data,
+      fieldErrors,
+      metadata,
+      text,
+      content: main,
+      markdown,
+      links,
+      tables,
+      structured,
+      html,
+    } = report;
     const bytes = encodeRecord({
       data,
       ...(fieldErrors.length === 0 ? {} : { fieldErrors }),
       ...(metadata === undefined ? {} : { metadata }),
       ...(text === undefined ? {} : { text }),
+      ...(main === undefined ? {} : { content: main }),
+      ...(markdown === undefined ? {} : { markdown }),
       ...(links === undefined ? {} : { links }),
+      ...(tables === undefined ? {} : { tables }),
+      ...(structured === undefined ? {} : { structured }),
       ...(html === undefined ? {} : { html }),
     });
     let content: Content = { kind: "bytes", bytes };

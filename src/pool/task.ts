@@ -80,6 +80,17 @@ export interface FoundLink {
   readonly host: string;
 }
 
+type PageFact =
+  | "title"
+  | "description"
+  | "language"
+  | "canonical"
+  | "author"
+  | "publishedAt"
+  | "modifiedAt"
+  | "siteName"
+  | "image";
+
 export interface PageReport {
   readonly kind: "page";
   readonly status: number;
@@ -96,14 +107,24 @@ export interface PageReport {
   readonly latencyMs: number;
   readonly data: Readonly<Record<string, unknown>>;
   readonly fieldErrors: readonly { readonly field: string; readonly message: string }[];
-  readonly metadata?: {
-    title: string | null;
-    description: string | null;
-    language: string | null;
-    canonical: string | null;
-  };
+  /** Names and texts; null: the page does not say. */
+  readonly metadata?: Readonly<Record<PageFact, string | null>>;
   readonly text?: string;
+  readonly content?: string;
+  readonly markdown?: string;
   readonly links?: readonly { url: string; text: string; rel: string }[];
+  readonly tables?: readonly {
+    readonly caption: string | null;
+    readonly header: readonly string[] | null;
+    readonly rows: readonly (readonly string[])[];
+  }[];
+  /** JSON as it is. */
+  readonly structured?: {
+    readonly jsonLd: readonly unknown[];
+    readonly microdata: readonly unknown[];
+    readonly rdfa: readonly unknown[];
+    readonly openGraph: Readonly<Record<string, string | readonly string[]>>;
+  };
   readonly html?: string;
   readonly found: readonly FoundLink[];
   /** Another URL in scope and of the same site that the page says it is a form of. */

@@ -178,8 +178,8 @@ test("a wrong spec is refused with the path of what is wrong", async (t) => {
   for (const [body, path, message] of [
     [{ ...spec, scope: { hosts: "mine" } }, "scope.hosts", /"same-host", "same-domain", "any", or a list/],
     [{ ...spec, extract: "h1" }, "extract", /must be an object: a rule for each field/],
-    [{ ...spec, extract: { a: 5 } }, "extract.a", /must be a CSS selector/],
-    [{ ...spec, extract: { a: {} } }, "extract.a.css", /the CSS selector/],
+    [{ ...spec, extract: { a: 5 } }, "extract.a", /must be a rule, e.g. "h1"/],
+    [{ ...spec, extract: { a: {} } }, "extract.a", /says not where its value is/],
     [{ ...spec, extract: { a: { css: "b", type: "nmber" } } }, "extract.a.type", /"number"/],
     [
       { ...spec, extract: { a: { css: "b", fields: { c: { css: "d", al: true } } } } },

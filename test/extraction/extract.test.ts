@@ -361,14 +361,15 @@ test("a page may ask that its links not be followed", async (t) => {
 test("metadata comes from the head, and falls back on Open Graph", async (t) => {
   const metadata = (html: string) =>
     findMetadata(allElements(parseDocument(html).root), "http://e.example/a/");
-  const none = { title: null, description: null, language: null, canonical: null };
+  const more = { author: null, publishedAt: null, modifiedAt: null, siteName: null, image: null };
+  const none = { title: null, description: null, language: null, canonical: null, ...more };
 
   t.strictSame(metadata(""), none);
   t.strictSame(
     metadata(
       "<html lang=en-GB><title> A\n &amp; b </title><meta name=Description content=' d '><link rel='x Canonical' href='../c#f'><svg><title>s</title></svg>",
     ),
-    { title: "A & b", description: "d", language: "en-GB", canonical: "http://e.example/c#f" },
+    { title: "A & b", description: "d", language: "en-GB", canonical: "http://e.example/c#f", ...more },
   );
   t.strictSame(
     metadata(
@@ -379,6 +380,7 @@ test("metadata comes from the head, and falls back on Open Graph", async (t) => 
       description: "ogd",
       language: "de",
       canonical: null,
+      ...more,
     },
   );
   t.strictSame(

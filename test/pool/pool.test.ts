@@ -106,7 +106,17 @@ test("a page's report says all that was asked for, and only that", async (t) => 
     canonical: null,
     data: { title: "All books", first: `${site.origin}/books/one?b=1&a=2`, bad: null },
     fieldErrors: [{ field: "bad", message: '"All books" has no number' }],
-    metadata: { title: "Books", description: null, language: "en", canonical: null },
+    metadata: {
+      title: "Books",
+      description: null,
+      language: "en",
+      canonical: null,
+      author: null,
+      publishedAt: null,
+      modifiedAt: null,
+      siteName: null,
+      image: null,
+    },
     text: "All books\n11 againand again2 3456self",
     html: catalogue,
   });

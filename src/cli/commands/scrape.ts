@@ -1,20 +1,16 @@
 /** `scrape`: one page, printed. */
 import { type Command, Option } from "commander";
-import type { Result, RuleSet } from "../../job/job-spec.ts";
+import { FORMATS, type Format, type Result, type RuleSet } from "../../job/job-spec.ts";
 import { DONE, type Runner } from "../exit-code.ts";
 import { commaList } from "../flag.ts";
 import { openSession, type SessionFlags, withSessionFlags } from "../session.ts";
 import { printable, printableLines, say, sayJson } from "../terminal.ts";
 
-type Kept = "metadata" | "text" | "links" | "html";
-
 interface ScrapeFlags extends SessionFlags {
   readonly extract?: string;
-  readonly format?: Kept[];
+  readonly format?: Format[];
   readonly json?: true;
 }
-
-const FORMATS: readonly string[] = ["metadata", "text", "links", "html"] satisfies Kept[];
 
 export function addScrape(program: Command, run: Runner): void {
   withSessionFlags(
@@ -65,7 +61,14 @@ function show(result: Result): void {
   for (const { field, message } of result.fieldErrors ?? [])
     say(`${printable(field)}: (${printable(message)})`);
   for (const { url, text } of result.links ?? []) say(`${printable(url)}  ${printable(text)}`);
-  if (result.text !== undefined) say(printableLines(result.text));
+  for (const { caption, header, rows } of result.tables ?? []) {
+    if (caption !== null) say(printable(caption));
+    for (const row of header === null ? rows : [header, ...rows]) say(row.map(printable).join("\t"));
+  }
+  if (result.structured !== undefined) sayJson(result.structured);
+  for (const text of [result.text, result.content, result.markdown]) {
+    if (text !== undefined) say(printableLines(text));
+  }
   if (result.html !== undefined) say(printableLines(result.html));
 }
 
