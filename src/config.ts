@@ -77,13 +77,13 @@ export const serverSettingsSchema = z
   })
   .refine((s) => s.ringSuccessors >= s.replicationFactor, {
     path: ["ringSuccessors"],
-    error: "must be at least replicationFactor: replicas live on the successors",
+    error: "must be at least --replication-factor (5, if not given): copies live on the successors",
   })
   .refine((s) => !(s.bootstrap && s.join !== undefined), {
     path: ["bootstrap"],
     error: "a server either makes a new cluster (--bootstrap) or joins one (--join), not both",
   })
-  .refine((s) => s.join === undefined || s.joinTokenFile !== undefined, {
+  .refine((s) => s.bootstrap || s.join === undefined || s.joinTokenFile !== undefined, {
     path: ["joinTokenFile"],
     error: "is needed to join: `orbweaver cluster join-token` on a member prints a token",
   })

@@ -244,7 +244,7 @@ export class RegisterAccounts implements Accounts {
     const copy = this.#copy;
     if (!isCurrent(copy)) {
       throw new UnavailableError(
-        "this server can't reach the cluster's accounts at the moment; try again or ask another server",
+        "this server can't reach the cluster's accounts at the moment, for which most servers have to be up; try again or ask another server; /readyz of each server says what it lacks",
       );
     }
     return copy;

@@ -217,11 +217,12 @@ export class ClusterView {
   }
 
   async #ask(known: readonly Known[], partitions: boolean): Promise<Seen[]> {
-    const { self, local, ask } = this.#parts;
+    const { self, ring, local, ask } = this.#parts;
     const seen: Seen[] = [];
     const askOne = async ({ member, isAway }: Known): Promise<Seen> => {
       if (member.nodeId === self.nodeId) return { member, isAway, status: local({ partitions }) };
-      if (isAway) return { member, isAway, status: undefined };
+      // Whom all take for dead need not be waited for.
+      if (isAway || ring.isSuspected(member.nodeId)) return { member, isAway, status: undefined };
       const { nodeId, address } = member;
       // Silence is an answer too: that is what is shown of it.
       const status = await ask({ nodeId, address }, { partitions }, ASK_MS).catch(() => undefined);

@@ -53,7 +53,10 @@ export async function openPeerPort(
   } catch (error) {
     throw bindError(error, bind);
   }
-  return { transport, self: { nodeId, address: advertise, zone: identity.zone ?? "", incarnation, instance } };
+  return {
+    transport,
+    self: { nodeId, address: advertise, zone: identity.zone ?? "", incarnation, instance },
+  };
 }
 
 function bindError(error: unknown, { host, port }: PeerAddress): unknown {

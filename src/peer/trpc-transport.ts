@@ -130,7 +130,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
         // Who finds this server's certificate wrong says so in its own log only.
         rpc.note("hang up", "peer connection broken off", {
           reason:
-            "whoever it was hung up in the handshake: a server of another cluster, or a probe of the port",
+            "whoever it was hung up in the handshake: it gave up waiting, is a server of another cluster, or probes the port",
         });
       } else this.log.debug("peer connection failed", { from, code, reason: error.message });
     });

@@ -103,7 +103,8 @@ export function observeDeaths(
 ): DeathFigures {
   const everyone = simulator.members;
   const doomed = new Set<NodeId>();
-  while (doomed.size < Math.round(everyone.length * options.share)) {
+  // Somebody has to be left to ask.
+  while (doomed.size < Math.min(everyone.length - 1, Math.round(everyone.length * options.share))) {
     doomed.add(simulator.pick(everyone).member.nodeId);
   }
   const diedMs = simulator.nowMs;
