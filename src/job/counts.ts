@@ -39,7 +39,8 @@ export const countsSchema = z.object({
   traps: z.array(trapReportSchema).default([]),
 });
 
-export const TRAPS_TOLD_MAX = 32;
+/** By one partition. */
+const TRAPS_TOLD_MAX = 16;
 
 export type Counts = z.output<typeof countsSchema>;
 
@@ -68,8 +69,14 @@ export function noCounts(jobId: string): Counts {
 export function tellTrap(counts: Counts, news: TrapReport): void {
   const at = counts.traps.findIndex(({ host, pattern }) => host === news.host && pattern === news.pattern);
   const known = counts.traps[at];
-  if (known !== undefined) counts.traps[at] = { ...known, skipped: known.skipped + news.skipped };
-  else if (counts.traps.length < TRAPS_TOLD_MAX) counts.traps.push(news);
+  if (known !== undefined) {
+    counts.traps[at] = { ...known, skipped: known.skipped + news.skipped };
+  } else if (counts.traps.length < TRAPS_TOLD_MAX) {
+    counts.traps.push(news);
+  } else if (news.reason === "near duplicates") {
+    const least = counts.traps.findIndex(({ reason }) => reason === "pages per host");
+    if (least !== -1) counts.traps[least] = news;
+  }
 }
 
 export function pendingOf(counts: Pick<Counts, "discovered" | "done" | "failed" | "skipped">): number {

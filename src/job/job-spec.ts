@@ -153,7 +153,7 @@ export interface JobStats {
   readonly waitingOn: readonly Waiting[];
   /** Pages settled by each server's runners, by node id: who does the work. */
   readonly servers: Readonly<Record<string, number>>;
-  /** What was stopped because it would not end, at most 32 for each partition of hosts. */
+  /** What was stopped because it would not end: the largest 64. */
   readonly traps: readonly TrapReport[];
 }
 

@@ -8,6 +8,8 @@ import type { JobStats, Waiting } from "./job-spec.ts";
 import type { TrapReport } from "./trap-report.ts";
 
 export const WAITING_SHOWN_MAX = 16;
+/** They stand in every progress event. */
+const TRAPS_SHOWN_MAX = 64;
 
 export const noStats: JobStats = {
   discovered: 0,
@@ -23,7 +25,7 @@ export const noStats: JobStats = {
   traps: [],
 };
 
-/** The sum of `counts`, with the longest waits first. */
+/** The sum of `counts`, with the longest waits and the largest traps first. */
 export function statsOf(
   counts: Iterable<Counts>,
   extra: { readonly pagesPerSecond: number; readonly waiting: readonly Waiting[] },
@@ -42,6 +44,10 @@ export function statsOf(
     traps.push(...c.traps);
     for (const [nodeId, n] of Object.entries(c.servers)) servers[nodeId] = (servers[nodeId] ?? 0) + n;
   }
+  // A host that has many pages is no wonder; one that goes in circles should be looked at.
+  const weight = ({ reason, pages, skipped }: TrapReport) =>
+    pages + skipped + (reason === "near duplicates" ? Number.MAX_SAFE_INTEGER / 2 : 0);
+  traps.sort((a, b) => weight(b) - weight(a));
   const waitingOn = [...extra.waiting].sort((a, b) => b.until - a.until).slice(0, WAITING_SHOWN_MAX);
   return {
     discovered,
@@ -54,7 +60,7 @@ export function statsOf(
     pagesPerSecond: extra.pagesPerSecond,
     waitingOn,
     servers,
-    traps,
+    traps: traps.slice(0, TRAPS_SHOWN_MAX),
   };
 }
 

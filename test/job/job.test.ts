@@ -2,7 +2,7 @@
 import { test } from "tap";
 import { type Account, creditBlock, creditsFree, creditsLeft, grantedAfter } from "../../src/job/budget.ts";
 import { Completion } from "../../src/job/completion.ts";
-import { type Counts, noCounts, pendingOf } from "../../src/job/counts.ts";
+import { type Counts, noCounts, pendingOf, tellTrap } from "../../src/job/counts.ts";
 import { isOver, mayBecome } from "../../src/job/life-cycle.ts";
 import { finalStats, Speed, statsOf } from "../../src/job/stats.ts";
 import { seededRandom } from "../simulation/virtual-clock.ts";
@@ -190,5 +190,52 @@ test("pages per second are those of the last five seconds", (t) => {
   t.equal(speed.at(10_000), 20);
   t.equal(speed.at(13_000), 8);
   t.equal(speed.at(20_000), 0);
+  t.end();
+});
+
+test("traps are told within bounds: each once, those that go in circles first", (t) => {
+  const here = counts({});
+  const full = (host: number) =>
+    ({
+      host: `h${host}`,
+      pattern: "*",
+      reason: "pages per host",
+      pages: 100_000,
+      skipped: 0,
+      example: "",
+    }) as const;
+  const circle = (n: number, skipped = 0) =>
+    ({
+      host: "a",
+      pattern: `/${n}`,
+      reason: "near duplicates",
+      pages: 20 + n,
+      skipped,
+      example: "",
+    }) as const;
+  for (let host = 0; host < 30; host++) {
+    tellTrap(here, full(host));
+    tellTrap(here, full(host));
+  }
+  t.equal(here.traps.length, 16);
+
+  tellTrap(here, circle(1));
+  tellTrap(here, circle(1, 1));
+  tellTrap(here, circle(1, 1));
+
+  t.equal(here.traps.length, 16);
+  t.same(
+    here.traps.filter(({ host }) => host === "a"),
+    [circle(1, 2)],
+  );
+  const others = Array.from({ length: 10 }, (_, n) => {
+    const there = counts({});
+    for (let k = 0; k < 16; k++) tellTrap(there, circle(100 * n + k + 10));
+    return there;
+  });
+  const { traps } = statsOf([here, ...others], { pagesPerSecond: 0, waiting: [] });
+  t.equal(traps.length, 64);
+  t.ok(traps.every(({ reason }) => reason === "near duplicates"));
+  t.equal(traps[0]!.pattern, "/925", "the largest first");
   t.end();
 });
