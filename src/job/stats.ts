@@ -46,7 +46,7 @@ export function statsOf(
   }
   // A host that has many pages is no wonder; one that goes in circles should be looked at.
   const weight = ({ reason, pages, skipped }: TrapReport) =>
-    pages + skipped + (reason === "near duplicates" ? Number.MAX_SAFE_INTEGER / 2 : 0);
+    pages + skipped + (reason === "near duplicates" ? 2 ** 40 : 0);
   traps.sort((a, b) => weight(b) - weight(a));
   const waitingOn = [...extra.waiting].sort((a, b) => b.until - a.until).slice(0, WAITING_SHOWN_MAX);
   return {
