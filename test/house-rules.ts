@@ -43,7 +43,8 @@ const ROOMS: Readonly<Record<string, Room>> = {
   sdk: { imports: ["edge", "job"] },
   client: { imports: ["sdk", "job", "config.ts"] },
   // Commands that run servers need node and edge; first starts and restarts need what lies in a data directory.
-  cli: { imports: ["sdk", "node", "edge", "job", "config.ts"] },
+  // Rules are tried in the terminal, on a page that a server has fetched.
+  cli: { imports: ["sdk", "node", "edge", "job", "extraction", "config.ts"] },
   // The scraping process. It finds links, so it needs their canonical form and the scope of a job.
   workers: {
     imports: [

@@ -5,7 +5,7 @@
 import { hash } from "node:crypto";
 import { STATUS_CODES } from "node:http";
 import { zstdCompressSync } from "node:zlib";
-import { type Markup, parseDocument } from "../src/extraction/document.ts";
+import { type Markup, markupOf, mediaType, parseDocument } from "../src/extraction/document.ts";
 import { type Extracted, extract, type PageContent } from "../src/extraction/extract.ts";
 import {
   allElements,
@@ -350,20 +350,6 @@ const HTML_CUT = { field: "html", message: `was cut after ${HTML_LENGTH_MAX} cha
 
 function cutHtml(text: string): string {
   return text.slice(0, HTML_LENGTH_MAX);
-}
-
-function mediaType(contentType: string | undefined): string | undefined {
-  return contentType?.replace(/;.*$/s, "").trim().toLowerCase();
-}
-
-/** Undefined: it is no markup. What is labelled JSON and begins with a tag is a page of an error, more often than not. */
-function markupOf(contentType: string | undefined, text: string): Markup | undefined {
-  const type = mediaType(contentType) ?? "";
-  if (type === "text/html" || type === "application/xhtml+xml") return "html";
-  if (/^(?:application|text)\/xml$|\+xml$/.test(type)) return "xml";
-  // As browsers guess it (MIME Sniffing, 7.1), roughly.
-  const looksLikeHtml = /^\s*<(?:!doctype\s+html|!--|[a-z][a-z0-9]*[\s>])/i.test(text.slice(0, 1024));
-  return looksLikeHtml && (type === "" || /[/+]json$/.test(type)) ? "html" : undefined;
 }
 
 function listed(links: readonly PageLink[]): NonNullable<PageReport["links"]> {

@@ -8,7 +8,7 @@ export interface CrawlWishes {
   readonly maxPages?: number;
   readonly maxDepth?: number;
   readonly delay?: number;
-  /** A file with the rules of `extract`. */
+  /** A file with the rules of `extract`, or the rules. */
   readonly extract?: string;
 }
 
@@ -22,7 +22,7 @@ export async function readTarget(target: string, wishes: CrawlWishes): Promise<J
     ...written,
     scope: { ...object(written.scope), ...given({ maxPages, maxDepth }) },
     politeness: { ...object(written.politeness), ...given({ delayMs: delay }) },
-    ...(wishes.extract === undefined ? {} : { extract: await readJson(wishes.extract) }),
+    ...(wishes.extract === undefined ? {} : { extract: await readRules(wishes.extract) }),
   };
   const parsed = jobSpecSchema.safeParse(spec);
   if (!parsed.success) {
@@ -43,9 +43,10 @@ export async function readTarget(target: string, wishes: CrawlWishes): Promise<J
   return parsed.data;
 }
 
-/** Rules of `extract` for one page. */
-export async function readRules(path: string | undefined): Promise<unknown> {
-  return path === undefined ? undefined : readJson(path);
+/** Rules of `extract` for one page: of a file, or as they are. */
+export async function readRules(written: string | undefined): Promise<unknown> {
+  if (written === undefined) return undefined;
+  return written.trimStart().startsWith("{") ? parse(written, "the rules") : readJson(written);
 }
 
 function isUrl(text: string): boolean {
@@ -76,11 +77,15 @@ async function readJson(
   } catch (cause) {
     throw new UsageError(otherwise, { cause });
   }
+  return parse(text, path);
+}
+
+function parse(text: string, source: string): unknown {
   try {
     return JSON.parse(text);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new UsageError(`${path}: is no JSON: ${reason}`, { cause });
+    throw new UsageError(`${source}: is no JSON: ${reason}`, { cause });
   }
 }
 

@@ -7,6 +7,7 @@ import { Command, CommanderError } from "commander";
 import { ClusterError, InvalidInputError, UsageError } from "../errors.ts";
 import { addCluster } from "./commands/cluster.ts";
 import { addCrawl } from "./commands/crawl.ts";
+import { addExtract } from "./commands/extract.ts";
 import { addJobs } from "./commands/jobs.ts";
 import { addResults } from "./commands/results.ts";
 import { addScrape } from "./commands/scrape.ts";
@@ -33,6 +34,7 @@ function createProgram(): Command {
   addServer(program, run);
   addCrawl(program, run);
   addScrape(program, run);
+  addExtract(program, run);
   addJobs(program, run);
   addResults(program, run);
   addCluster(program, run);

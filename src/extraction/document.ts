@@ -84,3 +84,18 @@ export function parseDocument(text: string, markup: Markup = "html"): ParsedDocu
     return { root: handler.root, isCut: true };
   }
 }
+
+/** Without its parameters, in lower case. */
+export function mediaType(contentType: string | undefined): string | undefined {
+  return contentType?.replace(/;.*$/s, "").trim().toLowerCase();
+}
+
+/** Undefined: it is no markup. What is labelled JSON and begins with a tag is a page of an error, more often than not. */
+export function markupOf(contentType: string | undefined, text: string): Markup | undefined {
+  const type = mediaType(contentType) ?? "";
+  if (type === "text/html" || type === "application/xhtml+xml") return "html";
+  if (/^(?:application|text)\/xml$|\+xml$/.test(type)) return "xml";
+  // As browsers guess it (MIME Sniffing, 7.1), roughly.
+  const looksLikeHtml = /^\s*<(?:!doctype\s+html|!--|[a-z][a-z0-9]*[\s>])/i.test(text.slice(0, 1024));
+  return looksLikeHtml && (type === "" || /[/+]json$/.test(type)) ? "html" : undefined;
+}
