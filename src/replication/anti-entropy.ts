@@ -42,7 +42,10 @@ export function bucketOf(key: Key): number {
 }
 
 export function xorInto(target: Uint32Array, digest: Digest, word = 0): void {
-  for (let i = 0; i < WORDS; i++) target[word + i]! ^= digest[i]!;
+  target[word]! ^= digest[0]!;
+  target[word + 1]! ^= digest[1]!;
+  target[word + 2]! ^= digest[2]!;
+  target[word + 3]! ^= digest[3]!;
 }
 
 /** The buckets of one state. */

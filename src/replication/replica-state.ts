@@ -80,6 +80,8 @@ export class ReplicaState {
   seq: number;
   generation: number;
   config: Config;
+  /** Of that config; asked with each batch. */
+  #isMember: boolean;
   /** Version of the config entry; empty when there is none. */
   epoch: Version;
   durable: { promised: Ballot; claim: Claim };
@@ -117,6 +119,7 @@ export class ReplicaState {
     this.durable = { promised: meta.promised, claim: this.claim };
     const entry = this.get(CONFIG_KEY);
     this.config = entry === undefined ? { members: [] } : decodeConfig(entry.value);
+    this.#isMember = this.config.members.includes(this.replicaId);
     this.epoch = entry?.version ?? "";
     if (this.accepted.round === 0) this.#buckets = new BucketDigests();
   }
@@ -148,7 +151,7 @@ export class ReplicaState {
   }
 
   get isMember(): boolean {
-    return this.config.members.includes(this.replicaId);
+    return this.#isMember;
   }
 
   /** Whether nothing is held at all. */
@@ -383,8 +386,12 @@ export class ReplicaState {
   }
 
   #adoptConfig(writes: readonly EntryWrite[]): void {
-    const write = writes.findLast(({ key }) => key === CONFIG_KEY);
-    if (write !== undefined) this.#useConfig(write.kind === "put" ? write.entry : undefined);
+    for (let i = writes.length - 1; i >= 0; i--) {
+      const write = writes[i]!;
+      if (write.key !== CONFIG_KEY) continue;
+      this.#useConfig(write.kind === "put" ? write.entry : undefined);
+      return;
+    }
   }
 
   #readConfig(): void {
@@ -393,6 +400,7 @@ export class ReplicaState {
 
   #useConfig(entry: HeldEntry | undefined): void {
     this.config = entry === undefined ? { members: [] } : decodeConfig(entry.value);
+    this.#isMember = this.config.members.includes(this.replicaId);
     this.epoch = entry?.version ?? "";
   }
 
