@@ -39,6 +39,10 @@ export async function simulateCrawl(args: string[]): Promise<number> {
   };
   const first = option("--seed", 1);
   const count = option("--seeds", 50);
+  if (args.includes("--breaks")) {
+    const at = args.indexOf("--break");
+    return breakAll(at === -1 ? "" : String(args[at + 1]), first, count);
+  }
   let [bad, requests, crashes] = [0, 0, 0];
   for (let seed = first; seed < first + count; seed++) {
     const finding = await simulateOne(seed);
@@ -52,6 +56,22 @@ export async function simulateCrawl(args: string[]): Promise<number> {
     `crawl: ${count} seeds from ${first}, ${requests} requests, ${crashes} crashes, ${bad} seeds with violations`,
   );
   return bad === 0 ? 0 : 1;
+}
+
+/** A line for each rule that is broken on purpose: how many seeds it took to notice, and what was seen. */
+async function breakAll(name: string, first: number, seeds: number): Promise<number> {
+  // Only here: it loads this file anew for each break.
+  const { CRAWL_BREAKS, findCrawlBreak } = await import("./broken-crawl.ts");
+  const breaks = CRAWL_BREAKS.filter((broken) => broken.name.includes(name));
+  let missed = 0;
+  for (const broken of breaks) {
+    const found = await findCrawlBreak(broken, first, seeds);
+    if (found === undefined) missed++;
+    const seen = found === undefined ? `not in ${seeds} seeds` : `after ${found.tries}, seed ${found.seed}`;
+    console.log(`${broken.name.padEnd(80)} ${seen.padEnd(22)} ${found?.violation.slice(0, 110) ?? ""}`);
+  }
+  console.log(`crawl: ${breaks.length} rules broken, ${missed} of that unnoticed`);
+  return missed === 0 ? 0 : 1;
 }
 
 interface HostPlan {

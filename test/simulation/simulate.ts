@@ -6,8 +6,9 @@ const USAGE = `npm run simulate -- COMMAND [options]
 ${RING_USAGE}
 
 replication [options]   replica groups: --help says more
-crawl [--seed 1] [--seeds 50]
-  Frontier and completion: --seeds crawls while servers die, beginning with --seed; a seed always gives the same run.`;
+crawl [--seed 1] [--seeds 50] [--breaks [--break TEXT]]
+  Frontier and completion: --seeds crawls while servers die, beginning with --seed; a seed always gives the same run.
+  --breaks: instead, each rule is broken on purpose, and --seeds crawls at most are run until one notices.`;
 
 /** Each stands in a file of its own, loaded when asked for. */
 const SIMULATIONS: Readonly<Record<string, { readonly file: string; readonly name: string }>> = {
