@@ -162,6 +162,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   readonly #wishesAsked = new Set<number>();
   #dismissed: ReadonlySet<string> = new Set();
   readonly #deadSince = new Map<NodeId, number>();
+  /** Members of groups that are kept here, of whom the ring knows nothing. */
+  readonly #unknownSince = new Map<NodeId, number>();
   readonly #steps = { learn: 0, handOver: 0, refilledMs: 0 };
   readonly #flushes: Held[] = [];
   // When a replica wants its next tick; only those that do.
@@ -530,7 +532,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       const isMember = members.includes(this.#nodeId);
       const role = replica.servingBallot !== undefined ? "leader" : isMember ? "follower" : "learner";
       const copies = members.filter((nodeId) =>
-        nodeId === this.#nodeId ? replica.quarantine === undefined : !this.#ring.isSuspected(nodeId),
+        nodeId === this.#nodeId ? replica.quarantine === undefined : this.#isThere(nodeId),
       ).length;
       return {
         partition,
@@ -554,6 +556,22 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       if (held.replica.standingBallot !== undefined)
         this.#within(held, () => held.replica.ringChanged(performance.now()));
     }
+  }
+
+  #isThere(nodeId: NodeId): boolean {
+    if (nodeId === this.#nodeId) return true;
+    return this.#ring.member(nodeId) !== undefined && !this.#ring.isSuspected(nodeId);
+  }
+
+  /** A member that nobody here has heard of is as good as dead: it may have died before this server came. */
+  #goneSince(nodeId: NodeId): number | undefined {
+    if (nodeId === this.#nodeId || this.#ring.member(nodeId) !== undefined) {
+      this.#unknownSince.delete(nodeId);
+      return this.#deadSince.get(nodeId);
+    }
+    const sinceMs = this.#deadSince.get(nodeId) ?? this.#unknownSince.get(nodeId) ?? performance.now();
+    this.#unknownSince.set(nodeId, sinceMs);
+    return sinceMs;
   }
 
   /** It says that it stops: whatever it is given to lead it would give back. */
@@ -628,10 +646,10 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     const position = positionOf(partition, this.#partitionCount);
     const ports: ReplicaPorts = {
       hears: (ballot) => this.#hears(partition, ballot),
-      isLive: (nodeId) => nodeId === this.#nodeId || (isNodeId(nodeId) && !this.#ring.isSuspected(nodeId)),
+      isLive: (nodeId) => isNodeId(nodeId) && this.#isThere(nodeId),
       rank: (nodeIds) => this.#rank(position, nodeIds),
       wish: () => this.#wish(partition, position),
-      deadSince: (nodeId) => (isNodeId(nodeId) ? this.#deadSince.get(nodeId) : undefined),
+      deadSince: (nodeId) => (isNodeId(nodeId) ? this.#goneSince(nodeId) : undefined),
       isDismissed: (nodeId) => this.#dismissed.has(nodeId),
       mayStep: (kind) => this.#mayStep(kind),
       random: this.#random,

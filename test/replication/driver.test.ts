@@ -31,6 +31,7 @@ class Cluster {
   /** Pairs of nodes: the first one does not know where the second one is. */
   readonly unknown = new Set<string>();
   incarnation = 1;
+  replaceAfterMs = 60_000;
 
   ring(self: Member): ReplicaRing {
     const live = () =>
@@ -51,7 +52,7 @@ class Cluster {
         this.unknown.has(`${self.nodeId} ${nodeId}`) ? undefined : this.servers.get(nodeId)?.member,
       meet: ({ nodeId }) => this.unknown.delete(`${self.nodeId} ${nodeId}`),
       members: live,
-      isSuspected: (nodeId) => this.dead.has(nodeId),
+      isSuspected: (nodeId) => this.dead.has(nodeId) && !this.unknown.has(`${self.nodeId} ${nodeId}`),
       successorsOfLocally: after,
       placementLocally: wished,
       placement: async (point, count, except) => ({ members: wished(point, count, except) }),
@@ -76,7 +77,7 @@ class Cluster {
       digestKey: Buffer.alloc(32, 7),
       random: Math.random,
       log: log.child({ at: name }),
-      settings: { replicationFactor: 5, leaderTimeoutMs: 500, replaceAfterMs: 60_000 },
+      settings: { replicationFactor: 5, leaderTimeoutMs: 500, replaceAfterMs: this.replaceAfterMs },
       ring: this.ring(member),
       send: (to, message) => this.deliver(member, to.nodeId as NodeId, message),
     });
@@ -252,6 +253,41 @@ test("members of a group that do not know one another meet when one of them spea
   // Each of the two needs the other's answers.
   for (let p = 0; p < PARTITIONS; p++) t.match(await cluster.operate(p, put("k", "v")), { kind: "written" });
   t.equal(cluster.unknown.size, 0);
+});
+
+test("a member that died before anybody of the living came is replaced like any other", async (t) => {
+  const cluster = new Cluster();
+  cluster.replaceAfterMs = 300;
+  t.teardown(() => stopAll(cluster));
+  const ids: NodeId[] = [];
+  for (const name of ["a", "b", "c", "d", "e", "f"]) ids.push(await cluster.start(name));
+  await until("groups of five", () => cluster.whole(5) || undefined);
+  await until("each leader is the first wished member", () => cluster.isBalanced() || undefined);
+  const gone = ids[5]!;
+  const { driver, store } = cluster.servers.get(gone)!;
+  const leaders = [...Array(PARTITIONS).keys()].map((p) =>
+    cluster.live.find(
+      (one) => one !== driver && one.leads(p) !== undefined && one.members(p)!.includes(gone),
+    ),
+  );
+  t.ok(leaders.some((leader) => leader !== undefined));
+
+  for (const id of ids.slice(0, 5)) cluster.unknown.add(`${id} ${gone}`);
+  cluster.dead.add(gone);
+  await driver.stop();
+  store.crash();
+
+  const isReplaced = (leader: ReplicaDriver | undefined, p: number) =>
+    leader?.members(p)?.includes(gone) !== true;
+  const copies = leaders.flatMap((leader, p) =>
+    leader === undefined ? [] : leader.status().filter(({ partition }) => partition === p),
+  );
+  t.ok(
+    copies.every((status) => status.copies === status.members.length - 1),
+    "it is not counted among the copies",
+  );
+  for (const one of cluster.live) one.ringChanged();
+  await until("others have taken its place", () => leaders.every(isReplaced) || undefined);
 });
 
 test("what a dead leader said last comes after the news of its death: others lead all the same", async (t) => {
