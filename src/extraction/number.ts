@@ -80,13 +80,27 @@ const signsByLocale = new Map<string, Signs>();
 function signsOf(locale: string): Signs {
   let signs = signsByLocale.get(locale);
   if (signs === undefined) {
-    const parts = new Intl.NumberFormat(locale, { maximumFractionDigits: 1 }).formatToParts(1_234_567.5);
-    const sign = (type: string, usual: string) => parts.find((part) => part.type === type)?.value ?? usual;
-    signs = { group: lookalikes(sign("group", ",")), decimal: lookalikes(sign("decimal", ".")) };
+    // Sums of money are grouped by other signs in some countries, Austria for one.
+    const plain = partsOf(locale, {});
+    const money = partsOf(locale, { style: "currency", currency: "EUR" });
+    const decimal = plain("decimal", ".");
+    const groups = new Set([plain("group", ","), money("group", ",")]);
+    groups.delete(decimal);
+    signs = { group: [...groups].map(lookalikes).join(""), decimal: lookalikes(decimal) };
     if (signsByLocale.size === LOCALES_KEPT) signsByLocale.clear();
     signsByLocale.set(locale, signs);
   }
   return signs;
+}
+
+function partsOf(
+  locale: string,
+  options: Intl.NumberFormatOptions,
+): (type: "group" | "decimal", usual: string) => string {
+  const parts = new Intl.NumberFormat(locale, { ...options, maximumFractionDigits: 2 }).formatToParts(
+    1_234_567.5,
+  );
+  return (type, usual) => parts.find((part) => part.type === type)?.value ?? usual;
 }
 
 /** Blanks of any width and all apostrophes are typed for one another; Arabic text has both kinds of signs. */

@@ -30,6 +30,8 @@ export class AttributeNode {
 export type XPathNode = AnyNode | AttributeNode;
 export type XPathValue = string | number | boolean | XPathNode[];
 
+/** A step here is as dear as so many of a selector's. */
+const STEP_PRICE = 8;
 /** Nodes of a set while an expression is evaluated. */
 const NODES_MAX = 200_000;
 
@@ -81,7 +83,7 @@ class Evaluation {
   }
 
   value(expression: Expression, context: Context): XPathValue {
-    this.#budget.spend(1);
+    this.#budget.spend(STEP_PRICE);
     switch (expression.kind) {
       case "literal":
         return expression.value;
@@ -124,8 +126,10 @@ class Evaluation {
     return Array.isArray(value) ? value : [];
   }
 
-  #walk(from: readonly XPathNode[], step: Step): XPathNode[] {
+  #walk(contexts: readonly XPathNode[], step: Step): XPathNode[] {
     const found: XPathNode[] = [];
+    const isBelow = step.axis === "descendant" || step.axis === "descendant-or-self";
+    const from = isBelow && !step.predicates.some(isPositional) ? this.#outermost(contexts) : contexts;
     for (const node of from) {
       let nodes: XPathNode[] = [];
       this.#along(step.axis, node, (other) => {
@@ -139,6 +143,20 @@ class Evaluation {
     return this.#inOrder(found);
   }
 
+  /** Without nodes inside others of them, which come in document order: what is below these is below those as well. */
+  #outermost(nodes: readonly XPathNode[]): readonly XPathNode[] {
+    if (nodes.length < 2) return nodes;
+    const kept = new Set<XPathNode>();
+    for (const node of nodes) {
+      let up = node instanceof AttributeNode ? null : node.parent;
+      let height = 1;
+      for (; up !== null && !kept.has(up as AnyNode); up = up.parent) height++;
+      this.#budget.spend(height);
+      if (up === null) kept.add(node);
+    }
+    return [...kept];
+  }
+
   #filter(nodes: readonly XPathNode[], predicate: Expression): XPathNode[] {
     const size = nodes.length;
     return nodes.filter((node, n) => {
@@ -150,7 +168,7 @@ class Evaluation {
   /** Visits what lies on an axis, nearest first. */
   #along(axis: Axis, node: XPathNode, visit: (node: XPathNode) => void): void {
     const see = (other: XPathNode) => {
-      this.#budget.spend(1);
+      this.#budget.spend(STEP_PRICE);
       visit(other);
     };
     const above = node instanceof AttributeNode ? node.owner : node.parent;
