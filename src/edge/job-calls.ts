@@ -86,6 +86,15 @@ export const cancelJob = protectedCall({
   run: (asker, { jobId }) => setStatus(asker, jobId, "cancelled"),
 });
 
+export const retryJobFailures = protectedCall({
+  access: "jobs:write",
+  input: ofJob,
+  run: async ({ ground, principal }, { jobId }) => {
+    await ground.owners.require(principal, jobId);
+    return publicJob(await ground.backend.jobs.retryFailures(jobId));
+  },
+});
+
 export const removeJob = protectedCall({
   access: "jobs:write",
   input: ofJob,

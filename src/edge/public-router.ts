@@ -41,6 +41,7 @@ import {
   pauseJob,
   removeJob,
   resumeJob,
+  retryJobFailures,
   submitJob,
 } from "./job-calls.ts";
 import { acquireLock, releaseLock, renewLock } from "./lock-calls.ts";
@@ -188,6 +189,9 @@ export const publicRouter = router({
     results: guarded(jobResults.access)
       .input(jobResults.input)
       .query(({ ctx, input }) => run(ctx, jobResults, input)),
+    retryFailures: guarded(retryJobFailures.access)
+      .input(retryJobFailures.input)
+      .mutation(({ ctx, input }) => run(ctx, retryJobFailures, input)),
     failures: guarded(jobFailures.access)
       .input(jobFailures.input)
       .query(({ ctx, input }) => run(ctx, jobFailures, input)),

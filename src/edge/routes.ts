@@ -35,6 +35,7 @@ import {
   pauseJob,
   removeJob,
   resumeJob,
+  retryJobFailures,
   submitJob,
 } from "./job-calls.ts";
 import { lockRoutes } from "./lock-routes.ts";
@@ -117,6 +118,13 @@ export const routes: readonly Route[] = [
     ...jobAction,
     call: cancelJob,
     summary: "End a job; what it has stored stays",
+    input: ({ params }) => ({ jobId: params.id }),
+  }),
+  route("post", "/v1/jobs/:id/retry-failures", {
+    ...jobAction,
+    call: retryJobFailures,
+    status: 202,
+    summary: "Fetch the pages that failed again, in another run of a job that is over",
     input: ({ params }) => ({ jobId: params.id }),
   }),
   route("delete", "/v1/jobs/:id", {

@@ -26,7 +26,13 @@ export type FrontierWrite =
       readonly due: Due | null;
     }
   | { readonly kind: "result"; readonly jobId: string; readonly n: number; readonly result: ResultRecord }
-  | { readonly kind: "failure"; readonly jobId: string; readonly n: number; readonly failure: FailureRecord }
+  | {
+      readonly kind: "failure";
+      readonly jobId: string;
+      readonly n: number;
+      /** Null: the page is tried again. */
+      readonly failure: FailureRecord | null;
+    }
   | { readonly kind: "counts"; readonly counts: Counts }
   | { readonly kind: "size"; readonly size: Size }
   | { readonly kind: "contents"; readonly chunk: ContentChunk }

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { type Job, type JobStats, jobSpecSchema, jobStatusSchema } from "./job-spec.ts";
-import { isOver } from "./life-cycle.ts";
+import { isOver, mayRunAgain } from "./life-cycle.ts";
 import { trapReportSchema } from "./trap-report.ts";
 
 const atMs = z.number().nullable();
@@ -59,6 +59,18 @@ export type JobRecord = z.output<typeof jobRecordSchema>;
 /** Over, and counted: nothing about it will change but its deletion. */
 export function isSettled(record: JobRecord): boolean {
   return isOver(record.status) && record.stats !== null;
+}
+
+/** Why the job can't have another run with what failed, for people; undefined: it can. */
+export function runAgainRefusal({ status, stats, spec }: JobRecord): string | undefined {
+  if (!mayRunAgain(status) || stats === null) {
+    return `the job is ${status}: what failed is tried again once it is completed or failed`;
+  }
+  if (stats.failed === 0) return "no page of the job failed: there is nothing to try again";
+  const { maxPages } = spec.scope;
+  return stats.results < maxPages
+    ? undefined
+    : `the job has its ${maxPages} results: scope.maxPages allows no more`;
 }
 
 const iso = (ms: number | null) => (ms === null ? null : new Date(ms).toISOString());

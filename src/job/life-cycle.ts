@@ -17,6 +17,11 @@ export function mayBecome(from: JobStatus, to: JobStatus): boolean {
   return from === to || NEXT[from].includes(to);
 }
 
+/** Whether what failed in it may be tried again, as a new run; a job that was cancelled stays so. */
+export function mayRunAgain(status: JobStatus): boolean {
+  return status === "completed" || status === "failed";
+}
+
 export function isOver(status: JobStatus): boolean {
   return NEXT[status].length === 0;
 }

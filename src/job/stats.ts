@@ -85,6 +85,8 @@ export class Speed {
 
   /** `settled` is a total. */
   sample(nowMs: number, settled: number): void {
+    // Another run: what failed is pending again.
+    if (settled < (this.#samples.at(-1)?.settled ?? 0)) this.#samples = [];
     const last = this.#samples.at(-1);
     if (last !== undefined && (last.settled === settled || nowMs - last.atMs < 100)) return;
     this.#samples.push({ atMs: nowMs, settled });

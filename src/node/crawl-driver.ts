@@ -229,6 +229,7 @@ export class CrawlDriver {
       case "job":
       case "setStatus":
       case "remove":
+      case "retryFailures":
       case "credit":
       case "confirm":
       case "widen":
@@ -281,7 +282,7 @@ export class CrawlDriver {
     from: PeerSender | "self",
     request: Extract<
       CrawlRequest,
-      { kind: "offer" | "report" | "next" | "count" | "recall" | "changed" | "drop" }
+      { kind: "offer" | "report" | "next" | "count" | "recall" | "changed" | "drop" | "revive" }
     >,
   ): Promise<CrawlReply> {
     const { partition } = request;
@@ -303,9 +304,11 @@ export class CrawlDriver {
         case "recall":
           return await leader.recall(request.jobId, request.granted);
         case "changed":
-          return await leader.changed(request.jobId, request.status);
+          return await leader.changed(request.jobId, request.status, request.run);
         case "drop":
           return await leader.drop(request.jobId);
+        case "revive":
+          return await leader.revive(request.jobId, request.run);
       }
     } catch (error) {
       throw this.#hinted(partition, error);

@@ -119,6 +119,8 @@ export const crawlRequestSchema = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("recall"), partition, jobId, granted: total }),
   z.object({ kind: z.literal("changed"), partition, jobId, status: jobStatusSchema, run: total }),
   z.object({ kind: z.literal("drop"), partition, jobId }),
+  /** The job is about to run once more: its failed pages are pending again when this is answered. */
+  z.object({ kind: z.literal("revive"), partition, jobId, run: total }),
   // To the leader of a job's partition.
   z.object({ kind: z.literal("submit"), partition, record: jobRecordSchema }),
   z.object({
@@ -138,6 +140,7 @@ export const crawlRequestSchema = z.discriminatedUnion("kind", [
     to: z.enum(["paused", "running", "cancelled"]),
   }),
   z.object({ kind: z.literal("remove"), partition, jobId }),
+  z.object({ kind: z.literal("retryFailures"), partition, jobId }),
   /** Also makes the asker a participant. */
   z.object({
     kind: z.literal("credit"),

@@ -2,6 +2,7 @@
  * The frontier's entries in the registers of its partition: how they are written
  * and read back. All of it goes through the local replica, which leads the partition.
  */
+import { canonicalUrl } from "../frontier/canonical-url.ts";
 import type { FrontierWrite } from "../frontier/draft.ts";
 import type { FlightRecord } from "../frontier/frontier-state.ts";
 import { LOAD_LENGTH, type Place } from "../frontier/host-queue.ts";
@@ -9,6 +10,7 @@ import { type OutRecord, outRecordSchema } from "../frontier/host-spread.ts";
 import { type ContentChunk, chunkPlace, contentChunkSchema } from "../frontier/known-contents.ts";
 import {
   dueSchema,
+  failureRecordSchema,
   type OfferedPage,
   type Page,
   pageSchema,
@@ -16,11 +18,12 @@ import {
   sizeSchema,
 } from "../frontier/page.ts";
 import { type PaceRecord, paceRecordSchema } from "../frontier/politeness.ts";
+import type { ListedFailure } from "../frontier/revival.ts";
 import { type RobotsRecord, robotsRecordSchema } from "../frontier/robots-access.ts";
 import { type TrapRecord, trapRecordSchema } from "../frontier/trap.ts";
 import { type Counts, countsSchema } from "../job/counts.ts";
 import type { Ballot, Change, Entry, Operation, Outcome } from "../replication/register.ts";
-import type { KeyLayout } from "./key-layout.ts";
+import { type KeyLayout, numberOfKey } from "./key-layout.ts";
 import { decodeRecord, encodeRecord } from "./record.ts";
 
 /** Robots.txt files read back for one host. */
@@ -113,7 +116,7 @@ export class FrontierStore {
   }
 
   /** Those of the offered pages that the partition has, by key. */
-  pages(jobId: string, offered: readonly OfferedPage[]): Promise<Map<string, Page>> {
+  pages(jobId: string, offered: readonly Pick<OfferedPage, "host" | "key">[]): Promise<Map<string, Page>> {
     return this.#pages(jobId, offered);
   }
 
@@ -129,6 +132,17 @@ export class FrontierStore {
           ? robots.entries.map((entry) => decodeRecord(robotsRecordSchema, entry.value))
           : [],
     };
+  }
+
+  /** The first failures that are listed, at most `limit`. */
+  async failures(jobId: string, limit: number): Promise<ListedFailure[]> {
+    const prefix = this.#layout.failures(jobId);
+    const outcome = await this.#operate({ kind: "scan", prefix, limit });
+    if (outcome.kind !== "scanned") return [];
+    return outcome.entries.map(({ key, value }) => {
+      const record = decodeRecord(failureRecordSchema, value);
+      return { n: numberOfKey(key), host: canonicalUrl(record.url)?.host ?? "", record };
+    });
   }
 
   /** Deletes everything of a job, in bounded batches. */
@@ -199,8 +213,10 @@ export class FrontierStore {
       }
       case "result":
         return put(layout.result(write.jobId, write.n), write.result);
-      case "failure":
-        return put(layout.failure(write.jobId, write.n), write.failure);
+      case "failure": {
+        const key = layout.failure(write.jobId, write.n);
+        return write.failure === null ? { kind: "delete", key } : put(key, write.failure);
+      }
       case "counts":
         return put(layout.count(write.counts.jobId), write.counts);
       case "contents": {

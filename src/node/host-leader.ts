@@ -11,6 +11,7 @@ import { Frontier } from "../frontier/frontier.ts";
 import { flightId, type HandoutRef, type Runner } from "../frontier/frontier-state.ts";
 import type { JobView } from "../frontier/job-share.ts";
 import type { OfferedPage } from "../frontier/page.ts";
+import { REVIVED_AT_ONCE, revive } from "../frontier/revival.ts";
 import { AS_IT_IS, type Judgement, type Outcome } from "../frontier/verdict.ts";
 import type { Counts } from "../job/counts.ts";
 import { pendingOf } from "../job/counts.ts";
@@ -95,6 +96,7 @@ export class HostLeader implements Watcher {
   // Runners of pages that this leader handed to other servers, by hand-out.
   readonly #elsewhere = new Map<string, string>();
   readonly #dropping = new Set<string>();
+  readonly #reviving = new Map<string, Promise<void>>();
   // By job and host: what pages said, on its way from the store.
   readonly #contentsRead = new Map<string, Promise<void>>();
   #nextId = 1;
@@ -266,7 +268,8 @@ export class HostLeader implements Watcher {
     return { kind: "counted", counts: this.#committed.get(jobId) ?? null };
   }
 
-  async changed(jobId: string, status: JobStatus): Promise<CrawlReply> {
+  async changed(jobId: string, status: JobStatus, run: number): Promise<CrawlReply> {
+    if (this.#isEarlier(jobId, run)) return { kind: "accepted" };
     this.#frontier.changed(jobId, status, this.#ports.clock.now());
     if (isOver(status)) this.#over(jobId);
     this.advance();
@@ -286,6 +289,46 @@ export class HostLeader implements Watcher {
     } finally {
       this.#dropping.delete(jobId);
     }
+  }
+
+  /** Makes all failed pages pending again; once for each run, however often it is asked. */
+  async revive(jobId: string, run: number): Promise<CrawlReply> {
+    const earlier = this.#reviving.get(jobId);
+    if (earlier !== undefined) {
+      await earlier;
+      return { kind: "accepted" };
+    }
+    const reviving = this.#revive(jobId, run)
+      .catch((error: unknown) => {
+        this.#fail(error);
+        throw error;
+      })
+      .finally(() => this.#reviving.delete(jobId));
+    this.#reviving.set(jobId, reviving);
+    await reviving;
+    return { kind: "accepted" };
+  }
+
+  async #revive(jobId: string, run: number): Promise<void> {
+    const known = await this.#store.counts(jobId);
+    if (known === undefined || known.run >= run) return;
+    // Over for everybody: what is left in memory is of the run before, and what is read from here on is whole.
+    this.#frontier.forget(jobId);
+    this.#over(jobId);
+    this.advance();
+    const counts = (await this.#store.counts(jobId)) ?? known;
+    const sizes = new Map((await this.#store.sizes(jobId)).map((size) => [size.host, size]));
+    while (true) {
+      const failures = await this.#store.failures(jobId, REVIVED_AT_ONCE);
+      const refs = failures.map(({ host, record }) => ({ host, key: record.key }));
+      const pages = await this.#store.pages(jobId, refs);
+      if (failures.length < REVIVED_AT_ONCE) counts.run = run;
+      await this.#store.write(revive(counts, sizes, failures, pages));
+      if (counts.run === run) break;
+    }
+    this.#frontier.forget(jobId);
+    await this.#loadShare(jobId, counts);
+    this.advance();
   }
 
   started(ref: HandoutRef, agoMs: number): void {
@@ -316,6 +359,7 @@ export class HostLeader implements Watcher {
 
   confirmed(jobId: string, view: JobView, askedAtMs: number, roundTripMs: number): void {
     this.#frontier.roundTrip(roundTripMs);
+    if (this.#isEarlier(jobId, view.run)) return;
     this.#frontier.confirmed(jobId, view, askedAtMs);
     if (isOver(view.status)) this.#over(jobId);
     this.advance();
@@ -328,6 +372,11 @@ export class HostLeader implements Watcher {
   }
 
   // --- inside -------------------------------------------------------------------------------
+
+  /** A word about the job that was on its way when its present run began. */
+  #isEarlier(jobId: string, run: number): boolean {
+    return run < (this.#frontier.countsOf(jobId)?.run ?? 0);
+  }
 
   #over(jobId: string): void {
     this.#committed.delete(jobId);

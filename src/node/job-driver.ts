@@ -6,7 +6,7 @@ import { z } from "zod";
 import { NotLeaderError, WrongStateError } from "../errors.ts";
 import type { Account } from "../job/budget.ts";
 import type { Counts } from "../job/counts.ts";
-import { isSettled, type JobRecord, jobRecordSchema } from "../job/job-record.ts";
+import { isSettled, type JobRecord, jobRecordSchema, runAgainRefusal } from "../job/job-record.ts";
 import { mayBecome } from "../job/life-cycle.ts";
 import { noStats } from "../job/stats.ts";
 import type { Log } from "../log.ts";
@@ -39,7 +39,7 @@ export interface JobDriverPorts {
 
 type JobRequest = Extract<
   CrawlRequest,
-  { kind: "submit" | "job" | "setStatus" | "remove" | "credit" | "confirm" | "widen" }
+  { kind: "submit" | "job" | "setStatus" | "remove" | "retryFailures" | "credit" | "confirm" | "widen" }
 >;
 
 interface LedJobs {
@@ -113,6 +113,8 @@ export class JobDriver {
         return leader.setStatus(request.to);
       case "remove":
         return leader.remove();
+      case "retryFailures":
+        return leader.retryFailures();
       case "credit":
         return leader.credit(request);
       case "confirm":
@@ -237,7 +239,11 @@ export class JobDriver {
       return request.kind === "remove" ? { kind: "accepted" } : { kind: "gone" };
     }
     const { record, version } = found;
-    if (!isSettled(record) || request.kind === "remove") {
+    if (request.kind === "retryFailures" && isSettled(record)) {
+      const refusal = runAgainRefusal(record);
+      if (refusal !== undefined) throw new WrongStateError(refusal);
+    }
+    if (!isSettled(record) || request.kind === "remove" || request.kind === "retryFailures") {
       const leader = await this.#take(partition, led, record);
       if (leader === undefined) throw new NotLeaderError(partition);
       return this.request(request);

@@ -3,12 +3,12 @@
  * grants credits, confirms its state to those who work for it, tells them when it
  * changes, decides that it is over, and has it cleared away.
  */
-import { WrongStateError } from "../errors.ts";
+import { BusyError, WrongStateError } from "../errors.ts";
 import { type Account, creditsLeft, grantedAfter } from "../job/budget.ts";
 import { Completion } from "../job/completion.ts";
 import type { Counts } from "../job/counts.ts";
 import { JobProgress } from "../job/job-progress.ts";
-import { isSettled, type JobRecord } from "../job/job-record.ts";
+import { isSettled, type JobRecord, runAgainRefusal } from "../job/job-record.ts";
 import type { JobStatus, Waiting } from "../job/job-spec.ts";
 import { isOpen, isOver, mayBecome } from "../job/life-cycle.ts";
 import { finalStats, statsOf } from "../job/stats.ts";
@@ -66,6 +66,7 @@ export class JobLeader {
   #pushedTo = new Map<number, JobStatus>();
   #isPushing = false;
   #isSeeding = false;
+  #isReviving = false;
   #recalledAtMs = Number.NEGATIVE_INFINITY;
   #firstRound: Promise<void>;
   #firstRoundDone: () => void = () => {};
@@ -101,7 +102,14 @@ export class JobLeader {
       void this.#clear();
       return;
     }
-    if (this.#record.status === "queued") {
+    if (isSettled(this.#record)) {
+      // Taken up for its deletion or another run: nobody works for it.
+      this.#firstRoundDone();
+      return;
+    }
+    if (this.#record.status === "queued" && this.#record.run > 1) {
+      void this.#runAgain();
+    } else if (this.#record.status === "queued") {
       this.#ledger.change({ status: "running", startedAtMs: this.#ports.clock.wall() });
       void this.#ledger.save().catch(() => {});
     }
@@ -151,6 +159,9 @@ export class JobLeader {
   async setStatus(to: "paused" | "running" | "cancelled"): Promise<CrawlReply> {
     const record = this.#record;
     if (record.deleted) return { kind: "gone" };
+    if (record.status === "queued" && record.run > 1 && to !== "cancelled") {
+      throw new BusyError(`job ${this.jobId}, which gets its failed pages back`, RETRY_MS_MIN);
+    }
     if (!mayBecome(record.status, to)) {
       throw new WrongStateError(`the job is ${record.status}: it can't become ${to} any more`);
     }
@@ -163,6 +174,28 @@ export class JobLeader {
     this.#news.publish(true);
     void this.#push();
     if (to === "running") this.#round();
+    return this.job();
+  }
+
+  /** A new run of a job that is over, with its failed pages. A repeat while that begins changes nothing. */
+  async retryFailures(): Promise<CrawlReply> {
+    const record = this.#record;
+    if (record.deleted) return { kind: "gone" };
+    if (record.status === "queued" && record.run > 1) return this.job();
+    const refusal = runAgainRefusal(record);
+    if (refusal !== undefined) throw new WrongStateError(refusal);
+    this.#ledger.change({
+      status: "queued",
+      run: record.run + 1,
+      stats: null,
+      finishedAtMs: null,
+      error: null,
+    });
+    this.#completion.disturb();
+    await this.#ledger.save();
+    this.#news.publish(true);
+    void this.#runAgain();
+    this.#armRound();
     return this.job();
   }
 
@@ -277,6 +310,37 @@ export class JobLeader {
       if (!this.#isEnded) this.#ports.log.warn("seeds not offered", { job: this.jobId, error });
     } finally {
       this.#isSeeding = false;
+    }
+  }
+
+  /** The job runs when all of its participants have their failed pages back; until then nobody works for it. */
+  async #runAgain(): Promise<void> {
+    if (this.#isReviving) return;
+    this.#isReviving = true;
+    const record = this.#record;
+    const { run } = record;
+    const isStillWanted = () => record.status === "queued" && !record.deleted;
+    try {
+      const answers = await Promise.all(
+        [...this.#accounts.keys()].map((partition) =>
+          this.#askUntilAnswered(
+            partition,
+            { kind: "revive", partition, jobId: this.jobId, run },
+            isStillWanted,
+          ),
+        ),
+      );
+      if (this.#isEnded || !isStillWanted() || answers.includes(undefined)) return;
+      this.#ledger.change({ status: "running" });
+      this.#completion.disturb();
+      await this.#ledger.save();
+      this.#news.publish(true);
+      void this.#push();
+      this.#round();
+    } catch (error) {
+      if (!this.#isEnded) this.#ports.log.warn("run not begun", { job: this.jobId, error });
+    } finally {
+      this.#isReviving = false;
     }
   }
 
@@ -427,6 +491,8 @@ export class JobLeader {
     try {
       while (!this.#isEnded && !this.#record.deleted) {
         const { status, run } = this.#record;
+        // Between two runs there is nobody to tell.
+        if (status === "queued") break;
         const open = [...this.#accounts.keys()].filter((p) => this.#pushedTo.get(p) !== status);
         if (open.length === 0) break;
         await Promise.all(

@@ -43,6 +43,12 @@ export interface Jobs {
   }): Promise<{ items: Job[]; nextCursor: string | null }>;
   /** @throws {WrongStateError} a job that is over stays so. */
   setStatus(jobId: string, to: "paused" | "running" | "cancelled"): Promise<Job>;
+  /**
+   * Another run of a job that is over: all pages that failed are pending again, nothing else.
+   *
+   * @throws {WrongStateError} it is not over, or has nothing that could be tried again.
+   */
+  retryFailures(jobId: string): Promise<Job>;
   remove(jobId: string): Promise<void>;
   /** `nextCursor` is null once the job is over and all is read; while it runs, ask again later. */
   results(
@@ -211,6 +217,10 @@ export class ClusterJobs implements Jobs {
     return this.#jobOf(jobReply(await this.#ask(jobId, { kind: "setStatus", to })));
   }
 
+  async retryFailures(jobId: string): Promise<Job> {
+    return this.#jobOf(jobReply(await this.#ask(jobId, { kind: "retryFailures" })));
+  }
+
   async remove(jobId: string): Promise<void> {
     await this.get(jobId);
     await this.#ask(jobId, { kind: "remove" });
@@ -317,7 +327,8 @@ export class ClusterJobs implements Jobs {
     question:
       | { kind: "job"; newerThan?: number; waitMs?: number; participants?: boolean }
       | { kind: "setStatus"; to: "paused" | "running" | "cancelled" }
-      | { kind: "remove" },
+      | { kind: "remove" }
+      | { kind: "retryFailures" },
   ): Promise<CrawlReply> {
     if (!/^[0-9a-f]{32}$/.test(jobId)) return Promise.resolve({ kind: "gone" });
     const partition = this.#layout.jobPartition(jobId);

@@ -347,3 +347,8 @@ export class KeyLayout {
 function prefix(namespace: number): string {
   return String.fromCharCode(namespace);
 }
+
+/** The number at the end of a key: of a result, a failure, a seed. */
+export function numberOfKey(key: string): number {
+  return Number(Buffer.from(key.slice(-8), "latin1").readBigUInt64BE());
+}

@@ -13,7 +13,7 @@ import {
 import type { Failure, Result } from "../job/job-spec.ts";
 import type { Operation, Outcome } from "../replication/register.ts";
 import { participantSchema } from "./job-driver.ts";
-import type { KeyLayout } from "./key-layout.ts";
+import { type KeyLayout, numberOfKey } from "./key-layout.ts";
 import { decodeRecord } from "./record.ts";
 import { decodeCursor, encodeCursor, type Progress } from "./result-cursor.ts";
 import type { BlobsLike } from "./runner.ts";
@@ -254,7 +254,9 @@ export class ResultReader {
     const isFull = () => items.length >= limit || bytes >= ANSWER_BYTES_MAX;
     for (const { partition, known } of [...participants].sort((a, b) => a.partition - b.partition)) {
       const at = progress.get(partition) ?? { n: 0, isOver: false };
-      if (at.isOver) continue;
+      if (at.isOver && isFinal) continue;
+      // Another run has begun since.
+      at.isOver = false;
       if (!isFinal && known !== undefined && known <= at.n) continue;
       let more = true;
       while (more && !isFull()) {
@@ -268,7 +270,8 @@ export class ResultReader {
         ({ more } = outcome);
         for (const entry of outcome.entries) {
           const item = decode(entry.value);
-          at.n++;
+          // Failures that were tried again leave gaps.
+          at.n = numberOfKey(entry.key);
           bytes += bytesOf(item);
           items.push({ item, partition, n: at.n });
         }

@@ -103,6 +103,9 @@ export class Client {
       this.#caller.call((to, rest) => to.jobs.resume.mutate({ jobId }, rest)),
     cancel: (jobId: string): Promise<Job> =>
       this.#caller.call((to, rest) => to.jobs.cancel.mutate({ jobId }, rest)),
+    /** Another run of a job that is over, with the pages that failed; repeats while that begins mean the same run. */
+    retryFailures: (jobId: string): Promise<Job> =>
+      this.#caller.call((to, rest) => to.jobs.retryFailures.mutate({ jobId }, rest)),
     remove: async (jobId: string): Promise<void> => {
       await this.#caller.call((to, rest) => to.jobs.remove.mutate({ jobId }, rest));
     },

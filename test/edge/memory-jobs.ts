@@ -71,6 +71,14 @@ export class MemoryJobs implements Jobs {
     return this.#entry(jobId).job;
   }
 
+  async retryFailures(jobId: string): Promise<Job> {
+    const { job, failures } = this.#entry(jobId);
+    if (!isOver(job.status) || failures.length === 0) throw new WrongStateError("nothing to try again");
+    failures.length = 0;
+    this.#change(jobId, { status: "running", stats: { ...job.stats, failed: 0 }, finishedAt: null });
+    return this.#entry(jobId).job;
+  }
+
   async remove(jobId: string): Promise<void> {
     this.#entry(jobId);
     this.#entries.delete(jobId);

@@ -129,7 +129,7 @@ test("pages of a host that stays silent fail in the end, and new ones still try 
 
   t.equal(counts(desk).failed, 40, "all of them, after a second and some tries");
   t.ok(tries >= 6 && tries <= 8, `${tries} tries`);
-  const reasons = new Set(desk.writes.flatMap((w) => (w.kind === "failure" ? [w.failure.reason] : [])));
+  const reasons = new Set(desk.writes.flatMap((w) => (w.kind === "failure" ? [w.failure?.reason] : [])));
   t.same([...reasons], ["host-unreachable"]);
 
   t.equal(runs(desk.offer(offered("late"))).length, 0);
