@@ -794,7 +794,7 @@ export class Replica {
     if (candidate === undefined) return;
     if (source === undefined) return this.#giveUp(nowMs);
     this.#transfers.end();
-    this.#transfers.begin({ source, ballot: candidate.ballot, claim: claim }, nowMs);
+    this.#transfers.begin({ source, ballot: candidate.ballot, claim }, nowMs);
   }
 
   #lead(level: readonly ReplicaId[], nowMs: number): void {
