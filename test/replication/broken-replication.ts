@@ -229,8 +229,8 @@ export const BREAKS: readonly Break[] = [
     edits: [
       [
         `${R}replica-state.ts`,
-        '    this.config = entry === undefined ? { members: [] } : decodeConfig(entry.value);\n    this.epoch = entry?.version ?? "";\n  }\n\n  #digested',
-        '    this.former = { config: this.config, claim: this.claim };\n    this.config = entry === undefined ? { members: [] } : decodeConfig(entry.value);\n    this.epoch = entry?.version ?? "";\n  }\n\n  #digested',
+        '    this.config = entry === undefined ? { members: [] } : decodeConfig(entry.value);\n    this.#isMember = this.config.members.includes(this.replicaId);\n    this.epoch = entry?.version ?? "";\n  }\n\n  #digested',
+        '    this.former = { config: this.config, claim: this.claim };\n    this.config = entry === undefined ? { members: [] } : decodeConfig(entry.value);\n    this.#isMember = this.config.members.includes(this.replicaId);\n    this.epoch = entry?.version ?? "";\n  }\n\n  #digested',
       ],
       [
         `${R}replica-state.ts`,
