@@ -3,6 +3,7 @@
  * which start of each was seen last, so that an old copy of one is recognised.
  */
 import { z } from "zod";
+import { DamagedError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { InstanceBook, type InstanceRecord, instanceRecordSchema } from "../peer/instance-book.ts";
 import { type ContactRecord, memberSchema } from "../ring/member.ts";
@@ -38,9 +39,16 @@ export class ContactBook {
     this.instances = new InstanceBook(instances);
   }
 
-  /** @throws {DamagedError} what was kept can't be read. */
+  /** What can't be read is set aside: others that know this server find it all the same. */
   static async open(directory: DataDirectory, log: Log): Promise<ContactBook> {
-    return new ContactBook(directory, await directory.readContacts(keptSchema), log);
+    try {
+      return new ContactBook(directory, await directory.readContacts(keptSchema), log);
+    } catch (error) {
+      if (!(error instanceof DamagedError)) throw error;
+      await directory.setContactsAside();
+      log.error("contacts damaged", { error, quarantine: directory.quarantinePath });
+      return new ContactBook(directory, [], log);
+    }
   }
 
   /** Written soon; of several while one write is under way only the last. */

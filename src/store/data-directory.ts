@@ -3,7 +3,7 @@
  * identity, the list of its starts, its contacts. Whoever opens it holds it alone.
  */
 import { randomBytes } from "node:crypto";
-import { access, chmod, constants, readdir, readFile, rm } from "node:fs/promises";
+import { access, chmod, constants, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 import { DamagedError, StaleDataDirectoryError, UsageError } from "../errors.ts";
@@ -159,6 +159,11 @@ export class DataDirectory {
   /** @throws {DamagedError} contacts.json does not fit `schema`. Empty when there is none. */
   async readContacts<T>(schema: z.ZodType<T>): Promise<T[]> {
     return (await readJson(join(this.path, "contacts.json"), z.array(schema))) ?? [];
+  }
+
+  /** What is there can't be read: it goes to quarantine, and the next write makes it anew. */
+  async setContactsAside(): Promise<void> {
+    await rename(join(this.path, "contacts.json"), join(this.quarantinePath, "contacts.json"));
   }
 
   writeContacts(contacts: readonly unknown[]): Promise<void> {

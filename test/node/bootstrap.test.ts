@@ -305,6 +305,24 @@ test("settings that don't fit the directory or the machine end in one message", 
   t.equal(again.nodeId, server.nodeId, "no failed start left the directory locked");
 });
 
+test("contacts that can't be read are set aside: the others find this server all the same", async (t) => {
+  const home = await folder(t);
+  const [a, b] = [join(home, "a"), join(home, "b")];
+  const first = await founder(t, a);
+  const second = await start(t, b, await joinFlags(first, join(home, "token")));
+  await second.ready;
+  const { peerPort, edgePort } = { peerPort: second.peerAddress.port, edgePort: 0 };
+  await second.stop();
+  await writeFile(join(b, "contacts.json"), "{bad");
+
+  const again = await start(t, b, { peerPort, edgePort });
+  await again.ready;
+
+  t.equal(again.nodeId, second.nodeId);
+  t.ok((await readdir(join(b, "quarantine"))).includes("contacts.json"));
+  t.equal((await entriesOf(again).members()).length, 2, "by a majority of both");
+});
+
 test("an old copy of a data directory is found out, marked, and let in only as a new server", async (t) => {
   const home = await folder(t);
   const [a, b, copy] = [join(home, "a"), join(home, "b"), join(home, "copy")];

@@ -15,6 +15,10 @@ interface DrainFlags extends ClientFlags {
   readonly wait: boolean;
   readonly undo?: true;
 }
+interface RemoveFlags extends ClientFlags {
+  readonly yes?: true;
+}
+
 interface RecoverFlags extends ClientFlags {
   readonly yes?: true;
 }
@@ -51,16 +55,22 @@ export function addClusterAdministration(cluster: Command, program: Command, run
     cluster,
     "remove <node>",
     "strike a server off for good: it is refused, and its copies are replaced",
-  ).action((name: string, flags: ClientFlags) =>
-    act(flags, async (client) => {
-      // One that is away may not be shown any more: then its whole id is needed.
-      const nodeId = /^[0-9a-f]{40}$/.test(name) ? name : (await nodeNamed(client, name)).nodeId;
-      await client.cluster.remove(nodeId);
-      if (flags.json === true) sayJson({ nodeId, membership: "removed" });
-      else say(`server ${shortNode(nodeId)} is removed: its certificate is refused everywhere within 5 s`);
-      return DONE;
-    }),
-  );
+  )
+    .option("--yes", "also one that is up and was not drained")
+    .action((name: string, flags: RemoveFlags) =>
+      act(flags, async (client) => {
+        const { nodeId, state, membership, replicas } = await nodeNamed(client, name);
+        if (state === "alive" && (membership !== "draining" || replicas !== 0) && flags.yes !== true) {
+          throw new UsageError(
+            `server ${shortNode(nodeId)} is up and keeps ${replicas ?? "some"} copies, which would be gone at once: first \`orbweaver cluster drain ${shortNode(nodeId)}\`, or say --yes`,
+          );
+        }
+        await client.cluster.remove(nodeId);
+        if (flags.json === true) sayJson({ nodeId, membership: "removed" });
+        else say(`server ${shortNode(nodeId)} is removed: its certificate is refused everywhere within 5 s`);
+        return DONE;
+      }),
+    );
   clientCommand(
     cluster,
     "recover",
@@ -91,7 +101,7 @@ export function addClusterAdministration(cluster: Command, program: Command, run
 async function nodeNamed(client: Client, name: string): Promise<NodeStatus> {
   const nodes = await client.cluster.nodes();
   const found = nodes.filter(({ nodeId, edge, peer }) => {
-    return (/^[0-9a-f]{4,40}$/.test(name) && nodeId.startsWith(name)) || edge === name || peer === name;
+    return (/^[0-9a-f]{1,40}$/.test(name) && nodeId.startsWith(name)) || edge === name || peer === name;
   });
   const [node] = found;
   if (node !== undefined && found.length === 1) return node;
