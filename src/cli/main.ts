@@ -7,6 +7,7 @@ import { Command, CommanderError } from "commander";
 import { ClusterError, InvalidInputError, UsageError } from "../errors.ts";
 import { addCluster } from "./commands/cluster.ts";
 import { addCrawl } from "./commands/crawl.ts";
+import { addExplain } from "./commands/explain.ts";
 import { addExtract } from "./commands/extract.ts";
 import { addJobs } from "./commands/jobs.ts";
 import { addResults } from "./commands/results.ts";
@@ -37,6 +38,7 @@ function createProgram(): Command {
   addExtract(program, run);
   addJobs(program, run);
   addResults(program, run);
+  addExplain(program, run);
   addCluster(program, run);
   return program;
 }

@@ -26,6 +26,9 @@ export const idempotencyKeySchema = z
   .string()
   .regex(/^[\x21-\x7e]{1,255}$/, "must be 1 to 255 printable ASCII characters without spaces");
 
+/** Not checked to be a URL: that it is none is an answer. */
+export const askedUrlSchema = z.string().min(1).max(16_384);
+
 const ofJob = z.object({ jobId: jobIdSchema });
 const pageOfJob = pageSchema.extend({ jobId: jobIdSchema });
 
@@ -119,6 +122,15 @@ export const jobFailures = protectedCall({
   run: async ({ ground, principal }, { jobId, ...page }) => {
     await ground.owners.require(principal, jobId);
     return ground.backend.jobs.failures(jobId, cursorPage(page));
+  },
+});
+
+export const explainUrl = protectedCall({
+  access: "jobs:read",
+  input: ofJob.extend({ url: askedUrlSchema }),
+  run: async ({ ground, principal }, { jobId, url }) => {
+    await ground.owners.require(principal, jobId);
+    return ground.backend.jobs.explain(jobId, url);
   },
 });
 

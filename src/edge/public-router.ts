@@ -34,6 +34,7 @@ import {
 } from "./cluster-calls.ts";
 import {
   cancelJob,
+  explainUrl,
   getJob,
   jobFailures,
   jobResults,
@@ -189,6 +190,9 @@ export const publicRouter = router({
     results: guarded(jobResults.access)
       .input(jobResults.input)
       .query(({ ctx, input }) => run(ctx, jobResults, input)),
+    explain: guarded(explainUrl.access)
+      .input(explainUrl.input)
+      .query(({ ctx, input }) => run(ctx, explainUrl, input)),
     retryFailures: guarded(retryJobFailures.access)
       .input(retryJobFailures.input)
       .mutation(({ ctx, input }) => run(ctx, retryJobFailures, input)),

@@ -1,5 +1,6 @@
 /** The REST table: everything that is reached under /v1. */
 import { z } from "zod";
+import { explanationSchema } from "../job/explanation.ts";
 import { type Job, jobSpecSchema } from "../job/job-spec.ts";
 import { credentialsSchema, refreshSignIn, refreshTokenSchema, signIn, signOut } from "./account-calls.ts";
 import { administrationRoutes } from "./administration-routes.ts";
@@ -22,7 +23,9 @@ import {
 } from "./cluster-calls.ts";
 import { sentJobEvents } from "./event-stream.ts";
 import {
+  askedUrlSchema,
   cancelJob,
+  explainUrl,
   getJob,
   idempotencyKeySchema,
   jobEvents,
@@ -152,6 +155,15 @@ export const routes: readonly Route[] = [
     query: pageSchema,
     response: listOf(failureSchema),
     input: ({ params, query }) => ({ ...query, jobId: params.id }),
+    answer: asJson,
+  }),
+  route("get", "/v1/jobs/:id/explain", {
+    call: explainUrl,
+    summary: "Why a URL was, or was not, fetched",
+    params: ofJob,
+    query: z.strictObject({ url: askedUrlSchema }),
+    response: explanationSchema,
+    input: ({ params, query }) => ({ jobId: params.id, url: query.url }),
     answer: asJson,
   }),
   route("get", "/v1/jobs/:id/events", {

@@ -6,11 +6,13 @@ import { hash, randomBytes } from "node:crypto";
 import { z } from "zod";
 import { InvalidInputError, NotFoundError, UnavailableError } from "../errors.ts";
 import { canonicalUrl } from "../frontier/canonical-url.ts";
+import type { Explanation } from "../job/explanation.ts";
 import { isSettled, type JobRecord, jobOf } from "../job/job-record.ts";
 import type { Failure, Job, JobSpec, JobStats, JobStatus, Result } from "../job/job-spec.ts";
 import { scopeHosts, scopeIssues } from "../job/scope.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import type { Answer, CrawlReply, CrawlRequest } from "./crawl-message.ts";
+import { JobExplainer } from "./job-explainer.ts";
 import { JobFeed } from "./job-feed.ts";
 import { areInline, readSeeds, writeSeeds } from "./job-seeds.ts";
 import { KeyLayout, type Names } from "./key-layout.ts";
@@ -59,6 +61,8 @@ export interface Jobs {
     jobId: string,
     page: { readonly limit: number; readonly cursor?: string },
   ): Promise<{ items: Failure[]; nextCursor: string | null }>;
+  /** Why the URL was, or was not, fetched. */
+  explain(jobId: string, url: string): Promise<Explanation>;
   /** Ends after the final status. A slow reader slows nobody else. */
   events(
     jobId: string,
@@ -89,6 +93,7 @@ export class ClusterJobs implements Jobs {
   readonly #clock: Clock;
   readonly #newId: () => Uint8Array;
   readonly #reader: ResultReader;
+  readonly #explainer: JobExplainer;
   // Of the jobs that are watched here.
   readonly #feeds = new Map<string, JobFeed>();
 
@@ -97,6 +102,11 @@ export class ClusterJobs implements Jobs {
     this.#registers = options.registers;
     this.#clock = options.clock ?? systemClock;
     this.#newId = options.newId ?? (() => randomBytes(16));
+    this.#explainer = new JobExplainer({
+      layout: this.#layout,
+      operate: (partition, operation) => options.registers.operate(partition, operation),
+      now: () => this.#clock.wall(),
+    });
     this.#reader = new ResultReader({
       layout: this.#layout,
       operate: (partition, operation) =>
@@ -250,6 +260,11 @@ export class ClusterJobs implements Jobs {
       items: read.items,
       nextCursor: read.isOver ? null : await this.#reader.failureCursor(jobId, read.progress),
     };
+  }
+
+  async explain(jobId: string, url: string): Promise<Explanation> {
+    const { record } = jobReply(await this.#ask(jobId, { kind: "job" }));
+    return this.#explainer.explain(record, url);
   }
 
   async *events(

@@ -10,8 +10,16 @@
 /** Larger files are cut here (RFC 9309, 2.5, asks for at least this much). */
 export const ROBOTS_BYTES_MAX = 500 * 1024;
 
-interface RobotsRule {
+/** One line of the file. */
+export interface RobotsLine {
   readonly allow: boolean;
+  /** From 1. */
+  readonly line: number;
+  /** As one writes it, without its comment. */
+  readonly text: string;
+}
+
+interface RobotsRule extends RobotsLine {
   /** Octets of the pattern: the longest match wins. */
   readonly length: number;
   /** What stands between the wildcards; at least one. */
@@ -66,9 +74,10 @@ export class RobotsFile {
     let group: Group | undefined;
     let namesAgents = false;
 
-    for (const line of wholeLines(text)
+    const lines = wholeLines(text)
       .replace(/^\uFEFF/, "")
-      .split(/\r\n|\r|\n/)) {
+      .split(/\r\n|\r|\n/);
+    for (const [n, line] of lines.entries()) {
       const [field, value] = readLine(line);
       if (field === "user-agent") {
         if (group === undefined || !namesAgents) groups.push((group = { agents: [], rules: [] }));
@@ -77,7 +86,7 @@ export class RobotsFile {
       } else if (field === "allow" || field === "disallow") {
         namesAgents = false;
         // An empty pattern restricts nothing; a rule before the first group belongs to nobody.
-        if (group !== undefined && value !== "") group.rules.push(readRule(field === "allow", value));
+        if (group !== undefined && value !== "") group.rules.push(readRule(field === "allow", value, n + 1));
       } else if (field === "crawl-delay") {
         // Other records don't end the list of agents (RFC 9309, 2.2.4), so this one is for those named so far.
         const seconds = /^\d*\.?\d+/.exec(value)?.[0];
@@ -102,12 +111,17 @@ export class RobotsFile {
 
   /** @param url absolute, http or https. */
   isAllowed(url: string): boolean {
+    return this.ruleFor(url)?.allow ?? true;
+  }
+
+  /** The line that decides about a URL; undefined: none speaks of it, so it is allowed. */
+  ruleFor(url: string): RobotsLine | undefined {
     const parsed = URL.parse(url);
-    if (parsed === null || parsed.pathname === "/robots.txt") return true;
+    if (parsed === null || parsed.pathname === "/robots.txt") return undefined;
     const path = normalise(parsed.pathname + parsed.search, (char) =>
       char === "*" ? "%2A" : char === "$" ? "%24" : char,
     );
-    return this.#rules.find((rule) => matches(rule, path))?.allow ?? true;
+    return this.#rules.find((rule) => matches(rule, path));
   }
 }
 
@@ -140,10 +154,18 @@ function readLine(line: string): [Field | undefined, string] {
   return words.length === 2 ? [FIELD_BY_SPELLING[words[0]!.toLowerCase()], words[1]!] : [undefined, ""];
 }
 
-function readRule(allow: boolean, value: string): RobotsRule {
+function readRule(allow: boolean, value: string, line: number): RobotsRule {
+  const text = `${allow ? "Allow" : "Disallow"}: ${value}`;
   const anchored = value.endsWith("$");
   const pattern = normalise(anchored ? value.slice(0, -1) : value, (char) => (char === "$" ? "%24" : char));
-  return { allow, length: pattern.length + Number(anchored), pieces: pattern.split(/\*+/), anchored };
+  return {
+    allow,
+    line,
+    text,
+    length: pattern.length + Number(anchored),
+    pieces: pattern.split(/\*+/),
+    anchored,
+  };
 }
 
 /**

@@ -16,6 +16,7 @@ import type {
   NodeStatus,
   PartitionStatus,
 } from "../edge/backend.ts";
+import type { Explanation } from "../job/explanation.ts";
 import type { Failure, Job, JobSpecInput, JobStats, JobStatus, Result } from "../job/job-spec.ts";
 import { isOver } from "../job/life-cycle.ts";
 import { Caller, type CallerOptions } from "./caller.ts";
@@ -33,6 +34,7 @@ export type {
   PartitionStatus,
 } from "../edge/backend.ts";
 export { ClusterError } from "../errors.ts";
+export type { Explanation } from "../job/explanation.ts";
 export type { Failure, Job, JobSpecInput, JobStats, JobStatus, Result } from "../job/job-spec.ts";
 export type { AcquireOptions, Lock } from "./locks.ts";
 export {
@@ -109,6 +111,9 @@ export class Client {
     remove: async (jobId: string): Promise<void> => {
       await this.#caller.call((to, rest) => to.jobs.remove.mutate({ jobId }, rest));
     },
+    /** Why the URL was, or was not, fetched. */
+    explain: (jobId: string, url: string): Promise<Explanation> =>
+      this.#caller.call((to, rest) => to.jobs.explain.query({ jobId, url }, rest)),
     /** One page of them; `results` below gives all. */
     results: (jobId: string, page: PageQuery = {}): Promise<Page<Result>> =>
       this.#caller.call((to, rest) => to.jobs.results.query({ jobId, ...page }, rest)),

@@ -43,6 +43,34 @@ test("jobs are listed, shown, paused, resumed, cancelled and removed", async (t)
   t.equal((await run("jobs", "get", "nonsense")).code, 2);
 });
 
+test("failures are listed and fetched again, and a URL is explained", async (t) => {
+  const { run, job, ground } = await setUp(t);
+  ground.jobs.add(job.id, "https://a.example/1");
+  const lost = { url: "https://a.example/\u001b[2J", key: "k", reason: "HTTP 404", status: 404 };
+  ground.jobs.fail(job.id, { ...lost, attempts: 3, failedAt: "2026-01-01T00:00:00.000Z" });
+
+  const early = await run("jobs", "retry", job.id);
+  ground.jobs.finish(job.id, "completed");
+  const failures = await run("jobs", "failures", job.id);
+  const asJson = await run("jobs", "failures", job.id, "--json");
+  const known = await run("explain", job.id, "https://a.example/1");
+  const unknown = await run("explain", job.id, "https://b.example/");
+  const explained = JSON.parse((await run("explain", job.id, "https://b.example/", "--json")).stdout);
+  const again = await run("jobs", "retry", job.id);
+
+  t.equal(early.code, 1);
+  t.match(failures.stdout, /^https:\/\/a\.example\/\S+ {2}HTTP 404, 3 tries\n$/);
+  t.notMatch(failures.stdout + unknown.stdout, /\u001b/, "what pages are called is not obeyed");
+  t.equal(JSON.parse(asJson.stdout).attempts, 3);
+  t.match(known.stdout, /^done: It was fetched\.\n {2}URL +https:\/\/a\.example\/1\n/);
+  t.match(known.stdout, /tries +1\n {2}result +\S+\n$/);
+  t.match(unknown.stdout, /^not a page of the job: .*\n(?: .*\n)* {2}rule +scope\.exclude\.0: it matches /);
+  t.equal(explained.state, "unknown");
+  t.equal(again.code, 0);
+  t.match(again.stdout, /running/);
+  t.equal((await run("jobs", "failures", job.id)).stdout, "");
+});
+
 test("results are written as NDJSON, JSON and CSV, and what pages say is not obeyed", async (t) => {
   const { run, job, ground, cwd } = await setUp(t);
   ground.jobs.add(job.id, "https://a.example/1");

@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { EventEmitter, on } from "node:events";
 import { InvalidInputError, NotFoundError, WrongStateError } from "../../src/errors.ts";
+import type { Explanation } from "../../src/job/explanation.ts";
 import type { Failure, Job, JobSpec, JobStats, JobStatus, Result } from "../../src/job/job-spec.ts";
 import type { JobEvent, Jobs } from "../../src/node/jobs.ts";
 
@@ -95,6 +96,27 @@ export class MemoryJobs implements Jobs {
   async failures(jobId: string, page: { limit: number; cursor?: string }) {
     const { failures } = this.#entry(jobId);
     return { items: failures.slice(0, page.limit), nextCursor: null };
+  }
+
+  async explain(jobId: string, url: string): Promise<Explanation> {
+    const { results, job } = this.#entry(jobId);
+    const result = results.find((one) => one.url === url);
+    return {
+      url,
+      canonicalUrl: url,
+      host: URL.parse(url)?.hostname ?? null,
+      key: result?.key ?? null,
+      state: result === undefined ? "unknown" : "done",
+      inScope: result !== undefined,
+      found: result === undefined ? null : { parent: null, depth: 0, isSeed: job.spec.seeds.includes(url) },
+      attempts: result === undefined ? 0 : 1,
+      result: result?.key ?? null,
+      rule:
+        result === undefined ? { name: "scope.exclude.0", text: "it matches *\u001b[2J", line: null } : null,
+      notBefore: null,
+      why:
+        result === undefined ? "The job's scope does not take it: it matches *\u001b[2J." : "It was fetched.",
+    };
   }
 
   async *events(

@@ -1,6 +1,6 @@
 /** `jobs`: what runs, and what to do with it. */
 import { type Command, Option } from "commander";
-import { type Job, type JobStatus, jobStatusSchema } from "../../job/job-spec.ts";
+import { type Failure, type Job, type JobStatus, jobStatusSchema } from "../../job/job-spec.ts";
 import type { Client } from "../../sdk/client.ts";
 import { type ClientFlags, clientCommand, withClient } from "../client-command.ts";
 import { DONE, type Runner } from "../exit-code.ts";
@@ -15,7 +15,9 @@ interface ListFlags extends ClientFlags {
 const NAME_CHARS = 40;
 
 export function addJobs(program: Command, run: Runner): void {
-  const jobs = program.command("jobs").description("list, look at, pause, resume, cancel and remove jobs");
+  const jobs = program
+    .command("jobs")
+    .description("list, look at, pause, resume, cancel, retry and remove jobs");
   const sub = (usage: string, description: string) => clientCommand(jobs, usage, description);
   const act = (flags: ClientFlags, work: (client: Client) => Promise<void>) =>
     run(async () => {
@@ -48,6 +50,29 @@ export function addJobs(program: Command, run: Runner): void {
       }),
     );
   }
+  sub("failures <job>", "pages that failed, with reason and tries")
+    .option("--limit <n>", "at most", wholeNumber(1, 1_000_000), 1000)
+    .action((jobId: string, flags: ListFlags) =>
+      act(flags, async (client) => {
+        for (let left = flags.limit, cursor: string | undefined; left > 0; ) {
+          const page = await client.jobs.failures(jobId, { limit: Math.min(left, 1000), cursor });
+          for (const failure of page.items) {
+            if (flags.json === true) sayJson(failure);
+            else say(failureLine(failure));
+          }
+          left -= page.items.length;
+          if (page.nextCursor === null || page.items.length === 0) break;
+          cursor = page.nextCursor;
+        }
+      }),
+    );
+  sub("retry <job>", "fetch the pages that failed again").action((jobId: string, flags: ClientFlags) =>
+    act(flags, async (client) => {
+      const job = await client.jobs.retryFailures(jobId);
+      if (flags.json === true) sayJson(job);
+      else show(job);
+    }),
+  );
   sub("rm <job>", "remove a job and all that it has stored").action((jobId: string, flags: ClientFlags) =>
     act(flags, async (client) => {
       await client.jobs.remove(jobId);
@@ -71,6 +96,11 @@ function row(job: Job): string[] {
     createdAt.slice(0, 19),
     what,
   ];
+}
+
+function failureLine({ url, reason, attempts }: Failure): string {
+  const tries = attempts === 1 ? "1 try" : `${attempts} tries`;
+  return `${printable(url)}  ${printable(reason)}, ${tries}`;
 }
 
 function show(job: Job): void {
