@@ -3,7 +3,9 @@ import { test } from "tap";
 import { CRAWL_BREAKS, findCrawlBreak } from "./broken-crawl.ts";
 import { simulateOne } from "./crawl-simulation.ts";
 
-test("nothing is lost or doubled, nothing too fast, and every crawl ends, whatever dies", async (t) => {
+test("nothing is lost or doubled, nothing too fast, and every crawl ends, whatever dies", {
+  timeout: 120_000,
+}, async (t) => {
   const first = Number(process.env.SEED ?? 1);
   for (let seed = first; seed < first + 60; seed++) {
     const { violations } = await simulateOne(seed);
@@ -22,7 +24,7 @@ const QUICK = [
   "a part of a large host takes in links by itself",
 ];
 for (const broken of CRAWL_BREAKS.filter(({ name }) => QUICK.includes(name))) {
-  test(`it is noticed when ${broken.name}`, async (t) => {
+  test(`it is noticed when ${broken.name}`, { timeout: 60_000 }, async (t) => {
     const found = await findCrawlBreak(broken, 1, 40);
     t.ok(found !== undefined, `within 40 seeds`);
     t.comment(`seed ${found?.seed}: ${found?.violation.slice(0, 200)}`);
