@@ -120,6 +120,8 @@ test("what is another's is unknown, but not to an administrator", async (t) => {
     ["DELETE", ""],
     ["GET", "/results"],
     ["GET", "/failures"],
+    ["POST", "/retry-failures"],
+    ["GET", "/explain?url=https%3A%2F%2Fa.example%2F"],
     ["GET", "/events"],
   ] as const) {
     const reply = await bob.call(method, `/v1/jobs/${id}${path}`);
@@ -263,6 +265,10 @@ test("lists go on by their cursor, and a running job always has one", async (t) 
   t.equal(last.json("items.0.url"), "https://a.example/4");
   t.equal(last.json("nextCursor"), null);
   t.equal((await alice.call("GET", `/v1/jobs/${id}/failures`)).json("items.0.reason"), "404");
+  const explained = await alice.call("GET", `/v1/jobs/${id}/explain?url=https%3A%2F%2Fb.example%2F`);
+  t.equal(explained.json("state"), "unknown");
+  t.equal(explained.json("rule.name"), "scope.exclude.0");
+  t.equal((await alice.call("GET", `/v1/jobs/${id}/explain`)).status, 422, "it asks for a url");
 });
 
 test("events carry progress, pages and the status, go on after Last-Event-ID, and end with the job", async (t) => {
