@@ -8,18 +8,11 @@
  */
 import { EventEmitter } from "node:events";
 import { setTimeout as pause } from "node:timers/promises";
-import {
-  BusyError,
-  DamagedError,
-  NotLeaderError,
-  OutcomeUnknownError,
-  TooLargeError,
-  UnavailableError,
-} from "../errors.ts";
+import { DamagedError, NotLeaderError, TooLargeError, UnavailableError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { PeerRef, PeerSender } from "../peer/transport.ts";
 import { nodeOf, replicaIdOf, serialOf } from "../replication/ballot.ts";
-import type { ReplicaEffect, Scanned } from "../replication/effect.ts";
+import type { ReplicaEffect } from "../replication/effect.ts";
 import type { Body, ReplicationMessage } from "../replication/message.ts";
 import { bytesOf } from "../replication/open-batch.ts";
 import type { Survivor } from "../replication/recovery.ts";
@@ -32,43 +25,34 @@ import {
 } from "../replication/register.ts";
 import { Replica } from "../replication/replica.ts";
 import { REPLICA_LIMITS, type ReplicaPorts, type ReplicaSettings } from "../replication/replica-port.ts";
-import { type EntryStore, RESERVED, type ReplicaMeta, ReplicaState } from "../replication/replica-state.ts";
+import { type EntryStore, type ReplicaMeta, ReplicaState } from "../replication/replica-state.ts";
 import { type Identifier, isNodeId, type NodeId, positionOf } from "../ring/identifier.ts";
 import type { Member } from "../ring/member.ts";
-import type { Store, StoredEntry, StoreSnapshot } from "../store/store.ts";
+import type { Store, StoreSnapshot } from "../store/store.ts";
+import { GroupWishes } from "./group-wishes.ts";
 import { LedBook } from "./led-book.ts";
 import type { Holding } from "./peer-contract.ts";
+import { PendingAnswers } from "./pending-answers.ts";
 import { decodeMeta, encodeClaim, encodeMeta, isSameLasting } from "./replica-meta.ts";
+import { countEntries, SnapshotReader } from "./snapshot-reader.ts";
+import { StepRates } from "./step-rates.ts";
 
 /** Ticks are no nearer to one another, and farther apart only while nothing is due. */
 const TICK_MS = 20;
 /** Changes of groups are told this much later, all at once. */
 const GROUPS_MS = 250;
-/** A wish of the ring counts once it has stood this long: rings change their mind while they settle. */
-const WISH_STEADY_MS = 500;
 /** Where the own view of the ring does not reach, nothing tells that the wish has changed. */
 const WISH_RENEW_MS = 10_000;
-/** Steps of growth and hand-overs begun a second, over all partitions of this server. */
-const STEPS_PER_SECOND = { learn: 400, handOver: 100 } as const;
 /** As many as are promised: two may be lost at once. */
 const COPIES_SAFE = 3;
 /** Of a server that stops: more at once would wait for one another, and each is without a leader meanwhile. */
 const HAND_OVERS_AT_ONCE = 8;
 const HAND_OVER_LOOK_MS = 5;
-const OPERATIONS_MAX = 65_536;
 const NODE_IDS_MAX = 65_536;
-/** Of changes that wait for their outcome, over all partitions. */
-const PENDING_BYTES_MAX = 256 * 1024 * 1024;
-const BUSY_MS = 50;
 /** Behind all others of a group. */
 const LAST_RANK = 20;
-const SCAN_FIRST = 64;
-const COUNT_AT_ONCE = 500;
 /** Any key will do: what is asked for is how old the answer is. */
 const AGE_KEY = "\x30";
-/** 64 MiB a second. */
-const TRANSFER_BYTES_PER_MS = (64 * 1024 * 1024) / 1000;
-const TRANSFER_BURST_MS = 100;
 
 interface ReplicaEvents {
   /** Serves from now on. */
@@ -120,11 +104,6 @@ export type RootsCompared = Pick<
 interface Held {
   readonly partition: number;
   readonly replica: Replica;
-  /** Operations handed in, waiting for their answers. */
-  readonly answers: Map<
-    number,
-    { readonly bytes: number; resolve(outcome: Outcome): void; reject(error: Error): void }
-  >;
   readonly snapshots: Map<number, StoreSnapshot>;
   readonly comparisons: Map<number, (compared: RootsCompared) => void>;
   isFlushWanted: boolean;
@@ -136,11 +115,6 @@ interface Held {
   standingRound: number | undefined;
   /** Its memory is in doubt; a leader that invites another in its place ends that. */
   isDamaged: boolean;
-}
-
-interface Wish {
-  readonly nodeIds: readonly NodeId[];
-  readonly sinceMs: number;
 }
 
 export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
@@ -158,13 +132,11 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   readonly #send: (to: PeerRef, message: ReplicationMessage) => void;
   readonly #led: LedBook;
   readonly #replicas = new Map<number, Held>();
-  readonly #wishes = new Map<number, Wish>();
-  readonly #wishesAsked = new Set<number>();
-  #dismissed: ReadonlySet<string> = new Set();
+  readonly #wishes: GroupWishes;
   readonly #deadSince = new Map<NodeId, number>();
   /** Members of groups that are kept here, of whom the ring knows nothing. */
   readonly #unknownSince = new Map<NodeId, number>();
-  readonly #steps = { learn: 0, handOver: 0, refilledMs: 0 };
+  readonly #steps = new StepRates();
   readonly #flushes: Held[] = [];
   // When a replica wants its next tick; only those that do.
   readonly #due = new Map<Held, number>();
@@ -175,21 +147,16 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #groupsTimer: NodeJS.Timeout | undefined;
   #isStarted = false;
   #operation = 0;
-  #pending = 0;
-  #pendingBytes = 0;
+  readonly #answers = new PendingAnswers((partition) => this.leaderHint(partition));
   /** Opened, and not yet compared with the root on record. */
   #unchecked: Held[] = [];
   readonly #incarnations = new Map<NodeId, number>();
   readonly #nodeIds = new Map<string, string>();
-  /** When the bytes that were read for transfers so far will have been paid for. */
-  #transfersPaidMs = 0;
+  readonly #reader = new SnapshotReader();
   #firstSerial: number;
   /** How often the store was opened. */
   #openings = 0;
   #storeFailure: string | undefined;
-  #passedOver: ReadonlySet<NodeId> = new Set();
-  /** With the incarnation that stops: the next one is welcome again. */
-  readonly #leaving = new Map<NodeId, number>();
   #isDraining = false;
   #isStopped = false;
   #isLedStale = false;
@@ -225,6 +192,11 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     this.#settings = { ...options.settings, limits: REPLICA_LIMITS };
     this.#ring = options.ring;
     this.#send = options.send;
+    this.#wishes = new GroupWishes({
+      ring: options.ring,
+      replicationFactor: options.settings.replicationFactor,
+      incarnationOf: (nodeId) => this.#incarnations.get(nodeId) ?? 0,
+    });
     this.#led = new LedBook({
       ask: (nodeId) => this.#sendToNode(nodeId, { node: { kind: "ledAsk" } }),
       changed: (nodeId) => this.#reconsiderFollowers(nodeId),
@@ -297,7 +269,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     if ("node" in message) {
       if (message.node.kind === "ledAsk") this.#tellLed([from.nodeId]);
       else {
-        if (message.node.isLeaving === true) this.#leaves(from.nodeId, from.incarnation);
+        const { isLeaving } = message.node;
+        if (isLeaving === true && this.#wishes.leaves(from.nodeId, from.incarnation)) this.ringChanged();
         this.#led.learn(from.nodeId, from.incarnation, message.node.list);
       }
       return;
@@ -345,14 +318,12 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   /** Nothing is to be kept on these nodes any more, by an operator's word. */
   dismiss(nodeIds: ReadonlySet<string>): void {
-    if (nodeIds.size === this.#dismissed.size && [...nodeIds].every((id) => this.#dismissed.has(id))) return;
-    this.#dismissed = new Set(nodeIds);
-    this.ringChanged();
+    if (this.#wishes.dismiss(nodeIds)) this.ringChanged();
   }
 
   /** Members have come or gone: who is wished may have changed. */
   ringChanged(): void {
-    this.#wishesAsked.clear();
+    this.#wishes.askAnew();
     for (const held of this.#replicas.values()) {
       if (held.replica.standingBallot === undefined) continue;
       this.#within(held, () => held.replica.ringChanged(performance.now()));
@@ -387,14 +358,11 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         new TooLargeError(`a batch of ${bytes} bytes is over the limit of ${BATCH_BYTES_MAX}; split it`),
       );
     }
-    if (this.#pending >= OPERATIONS_MAX || this.#pendingBytes + bytes > PENDING_BYTES_MAX) {
-      return Promise.reject(new BusyError("this server's queue of operations", BUSY_MS));
-    }
+    const refusal = this.#answers.refusal(bytes);
+    if (refusal !== undefined) return Promise.reject(refusal);
     return new Promise((resolve, reject) => {
       const number = ++this.#operation;
-      this.#pending++;
-      this.#pendingBytes += bytes;
-      held.answers.set(number, { bytes, resolve, reject });
+      this.#answers.add(number, { partition, bytes, resolve, reject });
       this.#within(held, () => held.replica.operate(number, operation, performance.now(), this.#wall()));
     });
   }
@@ -444,7 +412,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       const { promised, claim, replicaId, members } = held.replica.survivor;
       let entries: number | null = null;
       try {
-        if (counted) entries = await this.#countEntries(partition, generation);
+        if (counted) entries = await countEntries(this.#store, partition, generation);
       } catch (error) {
         // A damaged memory is none to go on from.
         this.#log.warn("a replica can't be counted", { partition, error });
@@ -457,23 +425,6 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       found.push({ partition, promised, claim, replicaId, members: [...members], entries, ageMs });
     }
     return found;
-  }
-
-  async #countEntries(partition: number, generation: number): Promise<number> {
-    const snapshot = this.#store.snapshot();
-    try {
-      let count = 0;
-      for (let after: string | undefined, isLast = false; !isLast; ) {
-        const found = await snapshot.scan(partition, generation, { prefix: "", after, limit: COUNT_AT_ONCE });
-        // Those of the replica itself are none of the users'.
-        count += found.filter(({ key }) => !key.startsWith(RESERVED)).length;
-        isLast = found.length < COUNT_AT_ONCE;
-        after = found.at(-1)?.key;
-      }
-      return count;
-    } finally {
-      await snapshot.close();
-    }
   }
 
   /** Goes on alone from what is held here, as `planRecovery` decided; false: it holds something else by now. */
@@ -550,8 +501,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
 
   /** These keep their copies, and lead only what nobody else can. */
   passOver(nodeIds: ReadonlySet<NodeId>): void {
-    this.#passedOver = nodeIds;
-    this.#wishesAsked.clear();
+    this.#wishes.passOver(nodeIds);
     for (const held of this.#replicas.values()) {
       if (held.replica.standingBallot !== undefined)
         this.#within(held, () => held.replica.ringChanged(performance.now()));
@@ -572,19 +522,6 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     const sinceMs = this.#deadSince.get(nodeId) ?? this.#unknownSince.get(nodeId) ?? performance.now();
     this.#unknownSince.set(nodeId, sinceMs);
     return sinceMs;
-  }
-
-  /** It says that it stops: whatever it is given to lead it would give back. */
-  #leaves(nodeId: NodeId, incarnation: number): void {
-    if (this.#leaving.get(nodeId) === incarnation) return;
-    this.#leaving.set(nodeId, incarnation);
-    this.ringChanged();
-  }
-
-  #isPassedOver(nodeId: NodeId): boolean {
-    if (this.#passedOver.has(nodeId)) return true;
-    const leaving = this.#leaving.get(nodeId);
-    return leaving !== undefined && leaving >= (this.#incarnations.get(nodeId) ?? 0);
   }
 
   /** Gives all leaderships away; resolves when none is left here, or after `timeoutMs`. */
@@ -614,9 +551,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     clearInterval(this.#wishTimer);
     clearTimeout(this.#timer);
     clearTimeout(this.#groupsTimer);
+    this.#answers.reject((partition) => new NotLeaderError(partition));
     for (const held of this.#replicas.values()) {
-      for (const { reject } of held.answers.values()) reject(new NotLeaderError(held.partition));
-      held.answers.clear();
       for (const snapshot of held.snapshots.values()) await snapshot.close();
       held.snapshots.clear();
     }
@@ -648,10 +584,11 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       hears: (ballot) => this.#hears(partition, ballot),
       isLive: (nodeId) => isNodeId(nodeId) && this.#isThere(nodeId),
       rank: (nodeIds) => this.#rank(position, nodeIds),
-      wish: () => this.#wish(partition, position),
+      wish: () => this.#wishes.of(partition, position, performance.now()),
       deadSince: (nodeId) => (isNodeId(nodeId) ? this.#goneSince(nodeId) : undefined),
-      isDismissed: (nodeId) => this.#dismissed.has(nodeId),
-      mayStep: (kind) => this.#mayStep(kind),
+      isDismissed: (nodeId) => this.#wishes.isDismissed(nodeId),
+      mayStep: (kind) =>
+        (kind === "handOver" && this.#isDraining) || this.#steps.take(kind, performance.now()),
       random: this.#random,
     };
     const held: Held = {
@@ -665,7 +602,6 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
         incarnation: `${this.#self.incarnation}.${this.#openings}`,
         nowMs: performance.now(),
       }),
-      answers: new Map(),
       snapshots: new Map(),
       comparisons: new Map(),
       isFlushWanted: false,
@@ -788,7 +724,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       case "invite":
         return this.#sendTo(effect.nodeId, partition, replica.id, "", effect.body);
       case "answer":
-        return this.#answer(held, effect.operation, effect.outcome);
+        return this.#answers.answer(effect.operation, effect.outcome);
       case "compared":
         held.comparisons.get(effect.comparison)?.(effect);
         held.comparisons.delete(effect.comparison);
@@ -840,7 +776,7 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
   #scan(held: Held, effect: Extract<ReplicaEffect, { kind: "scan" }>): void {
     const snapshot = held.snapshots.get(effect.snapshot);
     if (snapshot === undefined) return;
-    this.#scanPaced(snapshot, held.partition, effect).then(
+    this.#reader.read(snapshot, held.partition, effect).then(
       (scanned) => {
         if (this.#isStopped || this.#replicas.get(held.partition) !== held) return;
         this.#within(held, () =>
@@ -854,40 +790,6 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
           this.#setAside(held.partition, damageOf(error) ?? error);
       },
     );
-  }
-
-  /** What is read for other replicas never takes more than its share. */
-  async #scanPaced(
-    snapshot: StoreSnapshot,
-    partition: number,
-    effect: Extract<ReplicaEffect, { kind: "scan" }>,
-  ): Promise<Scanned> {
-    if (!effect.isTransfer) return scanPart(snapshot, partition, effect);
-    const earlyMs = this.#transfersPaidMs - performance.now();
-    if (earlyMs > 0) await pause(earlyMs);
-    const scanned = await scanPart(snapshot, partition, effect);
-    const bytes = scanned.entries.reduce((sum, { key, value }) => sum + key.length + value.byteLength, 0);
-    const sinceMs = Math.max(this.#transfersPaidMs, performance.now() - TRANSFER_BURST_MS);
-    this.#transfersPaidMs = sinceMs + bytes / TRANSFER_BYTES_PER_MS;
-    return scanned;
-  }
-
-  #answer(held: Held, number: number, outcome: Extract<ReplicaEffect, { kind: "answer" }>["outcome"]): void {
-    const waiting = held.answers.get(number);
-    if (waiting === undefined) return;
-    held.answers.delete(number);
-    this.#pending--;
-    this.#pendingBytes -= waiting.bytes;
-    if ("kind" in outcome) waiting.resolve(outcome);
-    else if (outcome.code === "BUSY")
-      waiting.reject(new BusyError(`partition ${held.partition}`, outcome.retryAfterMs));
-    else if (outcome.code === "TOO_LARGE")
-      waiting.reject(
-        new TooLargeError("the entries asked for are too large for one answer; ask for fewer keys"),
-      );
-    else if (outcome.code === "NOT_LEADER") {
-      waiting.reject(new NotLeaderError(held.partition, this.leaderHint(held.partition)));
-    } else waiting.reject(new OutcomeUnknownError(`partition ${held.partition}`));
   }
 
   /** What a replica that was given up since had written concerns nobody any more. */
@@ -905,12 +807,8 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
     if (held.isDamaged) this.emit("damaged", partition);
     held.replica.setAside(reason);
     this.#perform(held);
-    for (const { bytes, reject } of held.answers.values()) {
-      this.#pending--;
-      this.#pendingBytes -= bytes;
-      reject(new UnavailableError(`partition ${partition} is out of service on this server: ${reason}`));
-    }
-    held.answers.clear();
+    const message = `partition ${partition} is out of service on this server: ${reason}`;
+    this.#answers.reject(() => new UnavailableError(message), partition);
   }
 
   /** The memory is given up: its id is spent durably before anything is deleted. */
@@ -1025,63 +923,18 @@ export class ReplicaDriver extends EventEmitter<ReplicaEvents> {
       if (nodeId === this.#nodeId) break;
       if (nodeIds.includes(nodeId) && !this.#ring.isSuspected(nodeId)) rank++;
     }
-    return this.#isDraining || this.#passedOver.has(this.#nodeId) ? rank + LAST_RANK : rank;
-  }
-
-  #wish(partition: number, position: Identifier): readonly NodeId[] | undefined {
-    const nowMs = performance.now();
-    const count = this.#settings.replicationFactor;
-    const members = this.#ring.placementLocally(position, count, this.#dismissed);
-    if (members !== undefined) this.#noteWish(partition, members, nowMs);
-    else if (!this.#wishesAsked.has(partition)) {
-      this.#wishesAsked.add(partition);
-      this.#ring.placement(position, count, this.#dismissed).then(
-        (found) => this.#noteWish(partition, found.members, performance.now()),
-        () => this.#wishesAsked.delete(partition),
-      );
-    }
-    const wish = this.#wishes.get(partition);
-    if (wish === undefined || nowMs - wish.sinceMs < WISH_STEADY_MS) return undefined;
-    return wish.nodeIds;
+    return this.#isDraining || this.#wishes.isPassedOver(this.#nodeId) ? rank + LAST_RANK : rank;
   }
 
   /** Of partitions that are led here and lie out of sight: nobody else's changes come here as an event. */
   #renewWishes(): void {
-    const count = this.#settings.replicationFactor;
     for (const held of this.#replicas.values()) {
       const { partition, replica } = held;
       if (replica.standingBallot === undefined) continue;
       const position = positionOf(partition, this.#partitionCount);
-      if (this.#ring.placementLocally(position, count, this.#dismissed)) continue;
-      this.#wishesAsked.delete(partition);
-      this.#within(held, () => replica.ringChanged(performance.now()));
+      if (this.#wishes.askAnewOutOfSight(partition, position))
+        this.#within(held, () => replica.ringChanged(performance.now()));
     }
-  }
-
-  #noteWish(partition: number, members: readonly Member[], nowMs: number): void {
-    const nodeIds = members
-      .map((member) => member.nodeId)
-      // Dismissed since the ring was asked.
-      .filter((nodeId) => !this.#dismissed.has(nodeId))
-      .sort((a, b) => Number(this.#isPassedOver(a)) - Number(this.#isPassedOver(b)));
-    const known = this.#wishes.get(partition);
-    const isSame =
-      known?.nodeIds.length === nodeIds.length && known.nodeIds.every((id, i) => id === nodeIds[i]);
-    if (!isSame) this.#wishes.set(partition, { nodeIds, sinceMs: nowMs });
-  }
-
-  #mayStep(kind: "learn" | "handOver"): boolean {
-    const nowMs = performance.now();
-    const seconds = Math.min(1, (nowMs - this.#steps.refilledMs) / 1000);
-    this.#steps.refilledMs = nowMs;
-    for (const name of ["learn", "handOver"] as const) {
-      const rate = STEPS_PER_SECOND[name];
-      this.#steps[name] = Math.min(rate / 4, this.#steps[name] + rate * seconds);
-    }
-    if (kind === "handOver" && this.#isDraining) return true;
-    if (this.#steps[kind] < 1) return false;
-    this.#steps[kind]--;
-    return true;
   }
 
   // --- who leads what --------------------------------------------------------------
@@ -1136,28 +989,6 @@ function asStored(meta: ReplicaMeta): { meta: Uint8Array; claim: Uint8Array } {
 function damageOf(cause: unknown): DamagedError | undefined {
   if (cause instanceof DamagedError) return cause;
   return cause instanceof UnavailableError ? new DamagedError(cause.message, { cause }) : undefined;
-}
-
-/** The store counts entries only: sizes are learnt from what was read so far. */
-async function scanPart(
-  snapshot: StoreSnapshot,
-  partition: number,
-  { generation, prefix, after, limit, bytesMax }: Extract<ReplicaEffect, { kind: "scan" }>,
-): Promise<Scanned> {
-  const entries: (StoredEntry & { key: string })[] = [];
-  let bytes = 0;
-  for (let count = Math.min(limit, SCAN_FIRST); ; ) {
-    const from = entries.at(-1)?.key ?? after;
-    const found = await snapshot.scan(partition, generation, { prefix, after: from, limit: count });
-    for (const entry of found) {
-      entries.push(entry);
-      bytes += entry.key.length + entry.value.byteLength;
-    }
-    if (found.length < count) return { entries, isLast: true };
-    if (entries.length >= limit || bytes >= bytesMax) return { entries, isLast: false };
-    const likely = Math.ceil(((bytesMax - bytes) * entries.length) / Math.max(1, bytes));
-    count = Math.max(1, Math.min(limit - entries.length, likely, entries.length * 8));
-  }
 }
 
 function durable(held: Held): Promise<void> {
