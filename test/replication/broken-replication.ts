@@ -197,6 +197,7 @@ export const BREAKS: readonly Break[] = [
   },
   {
     name: "a candidate counts by its own config instead of the best state's",
+    seed: 1016,
     story: "old config",
     edits: [
       [`${R}candidate.ts`, "const { members } = best.config;", "const { members } = this.#ownConfig;"],
