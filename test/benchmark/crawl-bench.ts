@@ -53,14 +53,14 @@ export async function benchmark(report: Report, { parts, progress }: BenchmarkOp
     try {
       for (let round = 1; round <= ROUNDS; round++) {
         progress(`round ${round} of ${ROUNDS}: the loop by hand`);
-        bounds.push(await byHand(site));
+        bounds.push(told(await byHand(site), progress));
         if (wants("one")) {
           progress("one server, embedded");
-          ones.push(await embedded(site));
+          ones.push(told(await embedded(site), progress));
         }
         if (wants("five")) {
           progress("five servers");
-          fives.push(await withCluster((cluster) => crawl(cluster, site)));
+          fives.push(told(await withCluster((cluster) => crawl(cluster, site)), progress));
         }
       }
     } finally {
@@ -84,6 +84,14 @@ export async function benchmark(report: Report, { parts, progress }: BenchmarkOp
     }
   }
   if (wants("large")) await large(report, progress);
+}
+
+/** At once: a run that is cut off has shown what it had. */
+function told(crawled: Crawled, progress: (text: string) => void): Crawled {
+  progress(
+    `  ${rateOf(crawled).toFixed(0)} pages/s, ${(cpuOf(crawled) / 1000).toFixed(2)} ms of processor a page`,
+  );
+  return crawled;
 }
 
 function tell(report: Report, who: string, crawled: Crawled): void {
