@@ -17,6 +17,15 @@ export interface FrontierOptions {
   /** In [0, 1). */
   readonly random: () => number;
   readonly placement?: HostPlacement;
+  readonly memory?: FrontierMemory;
+}
+
+/** This partition's share of what its server has memory for; changes with what the server leads. */
+export interface FrontierMemory {
+  /** Due pages, over all queues; beyond, queues keep a short head. */
+  pagesMax(): number;
+  /** Pages of one job that are known without a look into the store. */
+  knownMax(): number;
 }
 
 /** Who may run one more task, and the newest time heard of its own clock. */
@@ -190,7 +199,7 @@ export class FrontierState {
   hasMemory(): boolean {
     let pages = 0;
     for (const share of this.jobs.values()) for (const queue of share.queues.values()) pages += queue.length;
-    return pages < PAGES_IN_MEMORY_MAX;
+    return pages < (this.options.memory?.pagesMax() ?? PAGES_IN_MEMORY_MAX);
   }
 
   mayAccept(share: JobShare, turn: Turn): boolean {

@@ -72,6 +72,11 @@ export class Frontier {
     return this.#state.jobs.get(jobId)?.counts;
   }
 
+  /** Jobs that have something here. */
+  get jobs(): number {
+    return this.#state.jobs.size;
+  }
+
   viewOf(jobId: string): JobView | undefined {
     return this.#state.jobs.get(jobId)?.view;
   }
@@ -435,8 +440,9 @@ export class Frontier {
     this.#takeItems(turn);
     this.#handOut.handOut(turn);
     this.#handOut.storePaces(turn);
+    const knownMax = this.#state.options.memory?.knownMax();
     for (const share of this.#state.jobs.values()) {
-      if (share.lookups === 0) share.known.trim();
+      if (share.lookups === 0) share.known.trim(knownMax);
       // The first thing to find out about a job after a takeover: whether it is still on.
       if (share.view === undefined && (share.pending > 0 || share.counts.large > 0))
         turn.wants.confirm.add(share.jobId);

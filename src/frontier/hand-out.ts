@@ -112,8 +112,8 @@ export class HandOut {
   }
 
   #load(queue: HostQueue, turn: Turn): void {
-    if (!queue.wantsLoad) return;
-    queue.loading();
+    if (!queue.wantsLoad || (!turn.hasMemory && queue.isLongEnough)) return;
+    queue.loading(turn.hasMemory);
     turn.wants.loads.push(queue);
   }
 

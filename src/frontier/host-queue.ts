@@ -10,6 +10,9 @@ export const HEAD_LENGTH_MAX = 512;
 /** How many are read at once. */
 export const LOAD_LENGTH = 256;
 const HEAD_LENGTH_LOW = 64;
+/** Of each queue while memory is short, and how many are then read at once. */
+const SHORT_HEAD_LENGTH = 8;
+const SHORT_LOAD_LENGTH = 16;
 
 export interface Place {
   readonly priority: number;
@@ -34,6 +37,7 @@ export class HostQueue {
   #end: Place | undefined;
   #more: boolean;
   #isLoading = false;
+  #loadLength = LOAD_LENGTH;
   // The first place at which a page came while the store was being read: it may or may not be in what was read.
   #missedAt: Place | undefined;
   #shortenedWhileLoading = false;
@@ -58,10 +62,20 @@ export class HostQueue {
     return this.#more && !this.#isLoading && this.#head.length < HEAD_LENGTH_LOW;
   }
 
+  /** Enough in memory while that is short. */
+  get isLongEnough(): boolean {
+    return this.#head.length >= SHORT_HEAD_LENGTH;
+  }
+
+  /** How many pages the load that has begun is to read. */
+  get loadLength(): number {
+    return this.#loadLength;
+  }
+
   /** A page became due. With `keep` false it may stay in the store alone, if the order allows. */
   push(page: Page, readyAtMs: number, keep = true): void {
     const isInside = this.#end !== undefined && isBefore(page, this.#end);
-    if (!isInside && (this.#more || (!keep && this.#head.length >= HEAD_LENGTH_LOW))) {
+    if (!isInside && (this.#more || (!keep && this.isLongEnough))) {
       this.#more = true;
       const isFirst = this.#missedAt === undefined || isBefore(page, this.#missedAt);
       if (this.#isLoading && isFirst) this.#missedAt = { priority: page.priority, seq: page.seq };
@@ -102,7 +116,8 @@ export class HostQueue {
     return this.#head.find((queued) => queued.page.key === key)?.page;
   }
 
-  loading(): void {
+  loading(hasMemory = true): void {
+    this.#loadLength = hasMemory ? LOAD_LENGTH : SHORT_LOAD_LENGTH;
     this.#isLoading = true;
     this.#missedAt = undefined;
     this.#shortenedWhileLoading = false;

@@ -32,10 +32,11 @@ export class KnownPages {
   }
 
   /** Drops the oldest beyond the bound. Not while an answer from the store is awaited: what was added since would be missed. */
-  trim(): void {
-    if (this.#depths.size <= this.#lengthMax) return;
+  trim(lengthMax = this.#lengthMax): void {
+    const most = Math.min(lengthMax, this.#lengthMax);
+    if (this.#depths.size <= most) return;
     this.#isComplete = false;
-    const surplus = this.#depths.size - Math.floor(this.#lengthMax * 0.75);
+    const surplus = this.#depths.size - Math.floor(most * 0.75);
     let n = 0;
     for (const key of this.#depths.keys()) {
       if (n++ === surplus) break;

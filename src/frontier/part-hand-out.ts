@@ -47,8 +47,8 @@ export class PartHandOut {
     this.#state.hostOf(item.host).askedAtMs = turn.nowMs;
     const pages: TakenPage[] = [];
     for (const runner of item.runners) {
-      if (queue.wantsLoad) {
-        queue.loading();
+      if (queue.wantsLoad && (turn.hasMemory || !queue.isLongEnough)) {
+        queue.loading(turn.hasMemory);
         turn.wants.loads.push(queue);
       }
       let queued = queue.peek(turn.nowMs);

@@ -63,6 +63,10 @@ const CALL_MS = 2_000;
 const TAKE_UP_MS = 200;
 const ROBOTS_WAIT_MS = 600_000;
 const ROBOTS_TIMEOUT_MS = 10_000;
+/** Due pages, and pages known without a look into the store, in this server's memory: shared by what it leads. */
+const PAGES_IN_MEMORY_MAX = 65_536;
+const PAGES_KNOWN_MAX = 524_288;
+const PAGES_KNOWN_MIN = 2_048;
 
 interface Led {
   readonly ballot: Ballot;
@@ -154,7 +158,7 @@ export class CrawlDriver {
     });
     this.#runnerWatch = new RunnerWatch({
       clock,
-      leaders: () => [...this.#partitions.values()].flatMap(({ leader }) => leader ?? []),
+      leaders: () => this.#leaders(),
       ask: (runner, groups) => this.#askRunner(runner, groups),
       heardClock: (runner, nowMs) => this.#sharing.heardClock(runner, nowMs),
     });
@@ -394,6 +398,13 @@ export class CrawlDriver {
       random: this.#random,
       robotsWaitMs: options.robotsWaitMs ?? ROBOTS_WAIT_MS,
       operate: (operation) => options.replicas.operate(partition, operation),
+      memory: {
+        pagesMax: () => PAGES_IN_MEMORY_MAX / Math.max(1, this.#leaders().length),
+        knownMax: () => {
+          const shares = this.#leaders().reduce((sum, leader) => sum + leader.jobs, 0);
+          return Math.max(PAGES_KNOWN_MIN, PAGES_KNOWN_MAX / Math.max(1, shares));
+        },
+      },
       spreadAbove: options.spreadAbove ?? SPREAD_ABOVE,
       offer: (jobId, pages) => this.#outbox.offer(jobId, pages),
       offerParts: (jobId, pages) => this.#partsOutbox.offer(jobId, pages),
@@ -426,6 +437,10 @@ export class CrawlDriver {
       },
       dropped: (error) => this.#dropped(partition, error),
     });
+  }
+
+  #leaders(): HostLeader[] {
+    return [...this.#partitions.values()].flatMap(({ leader }) => leader ?? []);
   }
 
   #run(runner: string, message: RunMessage): void {

@@ -95,7 +95,12 @@ export class FrontierStore {
   }
 
   /** The next due pages behind `end`, in order. */
-  async due(jobId: string, host: string, end: Place | undefined): Promise<{ pages: Page[]; more: boolean }> {
+  async due(
+    jobId: string,
+    host: string,
+    end: Place | undefined,
+    limit = LOAD_LENGTH,
+  ): Promise<{ pages: Page[]; more: boolean }> {
     const after =
       end === undefined
         ? `${this.#layout.dueFlying(jobId, host)}${"\xff".repeat(8)}`
@@ -104,7 +109,7 @@ export class FrontierStore {
       kind: "scan",
       prefix: this.#layout.dues(jobId, host),
       after,
-      limit: LOAD_LENGTH,
+      limit,
     });
     if (outcome.kind !== "scanned") return { pages: [], more: false };
     const keys = outcome.entries.map((entry) => decodeRecord(dueSchema, entry.value).key);

@@ -8,7 +8,7 @@ import { BusyError, NotLeaderError } from "../errors.ts";
 import { canonicalUrl, sitemapKey } from "../frontier/canonical-url.ts";
 import type { FrontierEffect, FrontierWants, TakeWant } from "../frontier/draft.ts";
 import { Frontier } from "../frontier/frontier.ts";
-import { flightId, type HandoutRef, type Runner } from "../frontier/frontier-state.ts";
+import { type FrontierMemory, flightId, type HandoutRef, type Runner } from "../frontier/frontier-state.ts";
 import type { JobView } from "../frontier/job-share.ts";
 import type { OfferedPage } from "../frontier/page.ts";
 import { REVIVED_AT_ONCE, revive } from "../frontier/revival.ts";
@@ -40,6 +40,7 @@ export interface HostLeaderPorts {
   /** At the local replica. */
   operate(operation: Operation): Promise<RegisterOutcome>;
   readonly spreadAbove: number;
+  readonly memory: FrontierMemory;
   offer(jobId: string, pages: readonly OfferedPage[]): Promise<OfferAnswer>;
   /** To the parts of large hosts that this partition paces. */
   offerParts(jobId: string, pages: readonly OfferedPage[]): Promise<OfferAnswer>;
@@ -118,6 +119,7 @@ export class HostLeader implements Watcher {
     this.#frontier = new Frontier({
       robotsWaitMs: ports.robotsWaitMs,
       random: ports.random,
+      memory: ports.memory,
       placement: {
         spreadAbove: ports.spreadAbove,
         isMain: (host) => layout.hostPartition(host) === partition,
@@ -141,6 +143,11 @@ export class HostLeader implements Watcher {
       ask: (jobId, want) => this.#askCredit(jobId, want),
       onChange: () => this.advance(),
     });
+  }
+
+  /** Jobs that have something here. */
+  get jobs(): number {
+    return this.#frontier.jobs;
   }
 
   /** Takes up the jobs that have pages pending here. False: there is nothing to lead. */
@@ -573,9 +580,9 @@ export class HostLeader implements Watcher {
     for (const { jobId, id, pages } of lookups) {
       read(async () => this.#frontier.lookedUp(id, await this.#store.pages(jobId, pages)));
     }
-    for (const { jobId, size, end } of loads) {
+    for (const { jobId, size, end, loadLength } of loads) {
       read(async () => {
-        const { pages, more } = await this.#store.due(jobId, size.host, end);
+        const { pages, more } = await this.#store.due(jobId, size.host, end, loadLength);
         this.#frontier.loaded(jobId, size.host, pages, more, clock.now(), clock.wall());
       });
     }
