@@ -17,11 +17,14 @@ const RESTART_MS_MAX = 30_000;
 const WELL_MS = 60_000;
 
 const readySchema = z.object({
-  event: z.literal("ready"),
+  event: z.enum(["ready", "waiting"]),
   edge: z.string(),
   peer: z.string(),
   nodeId: z.string(),
+  /** What it waits for. */
+  reasons: z.array(z.string()).default([]),
 });
+/** `waiting`: it is up, and goes on trying. */
 export type ServerReady = z.output<typeof readySchema>;
 
 export class ServerChild {
@@ -48,9 +51,10 @@ export class ServerChild {
   }
 
   /**
-   * Resolves when the server is a member; it is watched from then on.
+   * Resolves when the server is ready; it is watched from then on. One that was a member
+   * before may wait for others for as long as it takes: then with what it waits for.
    *
-   * @param more flags of this start only.
+   * @param more flags of this start only; none: it has its data.
    * @throws {UsageError} it ended before: with what it said.
    */
   async start(more: readonly string[] = []): Promise<ServerReady> {
@@ -88,9 +92,14 @@ export class ServerChild {
       this.#log.take(line, this.#isWatched || !line.startsWith("orbweaver: "));
     });
     const { promise, resolve, reject } = Promise.withResolvers<ServerReady>();
+    let waiting: ServerReady | undefined;
+    let isLate = false;
     createInterface({ input: child.stdout! }).on("line", (line) => {
-      const ready = readReady(line);
-      if (ready !== undefined) resolve(ready);
+      const said = readReady(line);
+      if (said?.event === "ready") {
+        if (isLate) this.#print("is ready now");
+        resolve(said);
+      } else waiting = said ?? waiting;
     });
     child.once("error", reject);
     child.once("close", (code, signal) => {
@@ -99,6 +108,11 @@ export class ServerChild {
       if (performance.now() - startedMs > WELL_MS) this.#restartMs = RESTART_MS_MIN;
     });
     const timer = setTimeout(() => {
+      if (waiting !== undefined && more.length === 0) {
+        isLate = true;
+        this.#print(`is not ready yet: ${waiting.reasons.join("; ")}`);
+        return resolve(waiting);
+      }
       reject(
         new UnavailableError(
           `${this.name} was not ready within ${READY_MS_MAX / 1000} s; ${this.#log.path} says what it waited for`,

@@ -22,6 +22,8 @@ export interface ServerProcess {
   durability(): Promise<"full" | "degraded">;
   /** Resolves with what made it stop by itself; with undefined after `stop`. */
   readonly ended: Promise<ClusterError | undefined>;
+  /** What keeps it from being ready; empty: nothing. */
+  reasons(): readonly string[];
   /** Hands over what it leads, finishes what is under way, and closes everything. */
   stop(): Promise<void>;
 }
@@ -52,6 +54,7 @@ export async function startServerProcess(settings: ServerSettings, log: Log): Pr
     edge: `https://${writeHostPort(server.edge.advertise)}`,
     peer: writeHostPort(server.peerAddress),
     ready: server.ready,
+    reasons: () => server.readiness().reasons,
     durability: async () => (await parts.cluster.status()).durability,
     ended: server.ended,
     stop,

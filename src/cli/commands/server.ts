@@ -15,6 +15,8 @@ interface ServerFlags {
 
 /** A stop that takes longer than this is cut short. */
 const STOP_MS_MAX = 20_000;
+/** A server that takes longer to be ready says what it waits for, each time after so long. */
+const WAITING_TOLD_MS = 15_000;
 
 const VALUE: Readonly<Record<string, string>> = {
   data: "dir",
@@ -96,6 +98,12 @@ async function serve({ config, json, ...flags }: ServerFlags): Promise<number> {
   const server = await startServerProcess(settings, log);
   const told = whenAborted(AbortSignal.any([interrupted, abandoned.signal]));
   const isOver = Promise.race([told, server.ended]);
+  const { edge, peer, nodeId } = server;
+  const waiting = setInterval(() => {
+    const reasons = server.reasons();
+    log.warn("not ready yet", { reasons });
+    if (json === true) sayJson({ event: "waiting", edge, peer, nodeId, reasons });
+  }, WAITING_TOLD_MS);
   const isUp = await Promise.race([
     server.ready.then(
       () => true,
@@ -103,8 +111,8 @@ async function serve({ config, json, ...flags }: ServerFlags): Promise<number> {
     ),
     isOver.then(() => false),
   ]);
+  clearInterval(waiting);
   if (isUp) {
-    const { edge, peer, nodeId } = server;
     const durability = await server.durability();
     if (json === true) sayJson({ event: "ready", edge, peer, nodeId, durability });
     else {

@@ -99,7 +99,13 @@ async function up(flags: UpFlags): Promise<number> {
     const ready = await Promise.race([starting, whenAborted(interrupted).then(() => undefined)]);
     if (ready !== undefined) {
       const profile = await writeProfile(flags.data, ready);
-      const copies = await awaitCopies(profile, interrupted);
+      const late = ready.filter(({ event }) => event === "waiting").length;
+      if (late > 0) {
+        note(
+          `${late} of ${ready.length} servers wait for others and go on trying; \`orbweaver cluster recover --profile ${profile}\` shows whether most copies of something are lost`,
+        );
+      }
+      const copies = late > 0 ? undefined : await awaitCopies(profile, interrupted);
       if (flags.json === true) sayJson({ event: "ready", servers: ready, profile, ...copies });
       else
         say(
