@@ -19,10 +19,10 @@ export interface MainContent {
 }
 
 /** A child with this share of the letters is where they are. */
-const SHARE_MIN = 0.85;
+const SHARE_MIN = 0.75;
 /** Fewer letters than this are no content, if the page has more. */
 const LETTERS_MIN = 80;
-const LINK_SHARE_MAX = 0.6;
+const LINK_SHARE_MAX = 0.5;
 const LINKS_MIN = 3;
 
 const ASIDE_TAGS: ReadonlySet<string> = new Set([
@@ -211,10 +211,16 @@ function isLinkList(element: Element, { own, linked, links }: Letters): boolean 
 
 /** Some servers put the whole page into one form. */
 function wrapsPage(form: Element): boolean {
-  return (
-    form.children.filter((child) => isTag(child) && BLOCKS.has(child.name)).length > 0 &&
-    form.children.some((child) => isTag(child) && ["main", "article", "header", "h1"].includes(child.name))
-  );
+  let paragraphs = 0;
+  const waiting: Element[] = form.children.filter(isTag);
+  for (let n = 0; n < waiting.length && n < 2_000; n++) {
+    const element = waiting[n]!;
+    if (element.name === "p") paragraphs++;
+    if (paragraphs > 2 || ["main", "article", "h1"].includes(element.name) || element.attribs.role === "main")
+      return true;
+    for (const child of element.children) if (isTag(child)) waiting.push(child);
+  }
+  return false;
 }
 
 /** Without white space: how a page is indented says nothing. */

@@ -33,7 +33,7 @@ const NO_TEXT: ReadonlySet<string> = new Set([
   "object",
 ]);
 const LANGUAGE =
-  /(?:^|\s)(?:language|lang|highlight-source|highlight|brush:|source-code|sourceCode|code)[-\s:]?([\w#+.-]+)/i;
+  /(?:^|\s)(?:language-|lang-|highlight-source-|highlight-(?!source)|brush:\s?|sourceCode\s|code-)([\w#+.-]+)/gi;
 const NO_LANGUAGE: ReadonlySet<string> = new Set([
   "highlight",
   "none",
@@ -46,6 +46,8 @@ const NO_LANGUAGE: ReadonlySet<string> = new Set([
   "toolbar",
   "highlighter-rouge",
 ]);
+/** No table of data has these. */
+const LAYOUT_PARTS = ["h1", "h2", "h3", "hr", "article", "main"] as const;
 /** Numbers of lines beside code. */
 const GUTTER =
   /(?:^|[-_\s])(?:gutter|linenos?|line-?numbers?(?:-rows)?|lineno|rouge-gutter|hljs-ln-numbers)(?:$|[-_\s])/i;
@@ -186,7 +188,9 @@ class MarkdownWriter {
   }
 
   #code(pre: Element): string {
-    const text = codeText(pre).replace(/^\r?\n|\s+$/g, "");
+    const text = codeText(pre)
+      .replace(/^\r?\n/, "")
+      .trimEnd();
     if (text === "") return "";
     this.#left -= text.length;
     const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
@@ -204,6 +208,7 @@ class MarkdownWriter {
       table.attribs.role === "presentation" ||
       table.attribs.role === "none" ||
       findAll(table, "table").length > 0 ||
+      LAYOUT_PARTS.some((name) => findAll(table, name).length > 0) ||
       width < 2;
     const caption = grid.caption === undefined ? "" : paragraph(this.#inline(grid.caption));
     if (isLayout) {
@@ -327,7 +332,6 @@ function paragraph(inline: string): string {
   return inline
     .replace(/[ \t\n\f\r]+/g, " ")
     .replace(/ ?\u0001 ?/g, "  \n")
-    .replace(/^(?: *\n)+|(?: *\n)+ *$/g, "")
     .trim()
     .replace(/^(#{1,6}(?= |$)|[>+-](?= |$)|={2,}$|\d{1,9}(?=[.)](?: |$))|~{3})/gm, (start) =>
       /^\d/.test(start) ? `${start}\\` : `\\${start}`,
@@ -343,7 +347,14 @@ function escaped(text: string): string {
 
 /** Blanks at the ends go outside, or the signs would not count as such. */
 function wrapped(text: string, sign: string): string {
-  const [, before = "", core = "", after = ""] = /^([\s\u0001]*)(.*?)([\s\u0001]*)$/s.exec(text) ?? [];
+  const isBlank = (n: number) => /[\s\u0001]/.test(text[n] ?? "x");
+  let from = 0;
+  let end = text.length;
+  while (isBlank(from)) from++;
+  while (end > from && isBlank(end - 1)) end--;
+  const before = text.slice(0, from);
+  const core = text.slice(from, end);
+  const after = text.slice(end);
   if (core === "") return text;
   // The same inside the same, as in <b><b>: once is enough.
   if (core.startsWith(sign) && core.endsWith(sign)) return text;
@@ -400,7 +411,7 @@ function languageOf(pre: Element): string {
       attribs["data-language"] ??
       (element === pre || element === code ? attribs.lang : undefined);
     if (named !== undefined && /^[\w#+.-]{1,30}$/.test(named)) return named.toLowerCase();
-    for (const found of (attribs.class ?? "").matchAll(new RegExp(LANGUAGE, "gi"))) {
+    for (const found of (attribs.class ?? "").matchAll(LANGUAGE)) {
       const language = found[1]!.toLowerCase();
       if (!NO_LANGUAGE.has(language)) return language;
     }

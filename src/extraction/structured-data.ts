@@ -74,7 +74,7 @@ export function findJsonLd(elements: readonly Element[]): JsonValue[] {
 /** Line breaks within strings, comments of HTML around the whole: many pages have them, and every reader forgives them. */
 function readJsonLd(text: string): JsonValue | undefined {
   const bare = text.replace(
-    /^\s*(?:<!--|(?:\/\/|\/\*)?\s*<!\[CDATA\[(?:\s*\*\/)?)|(?:-->|(?:\/\/|\/\*)?\s*\]\]>(?:\s*\*\/)?)\s*$/g,
+    /^\s*(?:<!--|(?:\/\/|\/\*)?\s*<!\[CDATA\[(?:\s*\*\/)?)|(?:-->|(?:\/\/|\/\*)? ?\]\]>(?:\s*\*\/)?)\s*$/g,
     "",
   );
   for (const form of [bare, bare.replace(/[\u0000-\u001f]+/g, " ").replace(/,\s*([\]}])/g, "$1")]) {
