@@ -91,6 +91,8 @@ export class CrawlDriver {
   readonly #timers = new Set<() => void>();
   #isStopped = false;
   #isRoomTold = false;
+  // The partition that was told of room first, the last time.
+  #roomTo: number | undefined;
 
   constructor(options: CrawlDriverOptions) {
     this.#options = options;
@@ -474,7 +476,11 @@ export class CrawlDriver {
     this.#isRoomTold = true;
     queueMicrotask(() => {
       this.#isRoomTold = false;
-      for (const { leader } of this.#partitions.values()) if (leader?.isSaturated) leader.advance();
+      const waiting = this.#leaders().filter((leader) => leader.isSaturated);
+      // Whoever was asked first may have taken all the room: the next time it is asked last.
+      const from = waiting.findIndex(({ partition }) => partition === this.#roomTo) + 1;
+      for (const leader of [...waiting.slice(from), ...waiting.slice(0, from)]) leader.advance();
+      this.#roomTo = waiting[from % waiting.length]?.partition;
     });
   }
 
