@@ -228,7 +228,7 @@ class Extraction {
   #convert(rule: CompiledRule, item: Item): FieldValue {
     const { type = item.kind === "json" ? "json" : "text", attr } = rule;
     if (type === "html") {
-      return item.kind === "node" ? this.#keep(getOuterHTML(item.node, { decodeEntities: true })) : null;
+      return item.kind === "node" ? this.#keep(getOuterHTML(item.node, { encodeEntities: "utf8" })) : null;
     }
     if (type === "json") return item.kind === "json" ? this.#copied(item.value) : null;
     if (type === "url" && item.kind === "node") {
@@ -389,6 +389,6 @@ const LOOK_LENGTH_MAX = 200;
 
 function lookOf(item: Item): string {
   if (item.kind === "node")
-    return excerpt(getOuterHTML(item.node, { decodeEntities: true }), LOOK_LENGTH_MAX);
+    return excerpt(getOuterHTML(item.node, { encodeEntities: "utf8" }), LOOK_LENGTH_MAX);
   return excerpt(item.kind === "text" ? item.text : JSON.stringify(item.value), LOOK_LENGTH_MAX);
 }

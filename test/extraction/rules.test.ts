@@ -41,6 +41,7 @@ test("values of a page of HTML", async (t) => {
     [{ xpath: "//li/a", all: true }, ["A", "B"]],
     [{ xpath: "//li/a/text()", all: true }, ["A", "B"]],
     [{ xpath: "//h1/b", type: "html" }, "<b>No. 7</b>"],
+    [{ css: ".price", type: "html" }, '<p class="price">1.234,50 €</p>'],
     [{ xpath: "//nothing" }, null],
     [{ xpath: "//nothing", all: true }, []],
     [{ xpath: "boolean(//li)", type: "boolean" }, true],
