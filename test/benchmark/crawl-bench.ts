@@ -19,6 +19,7 @@ import { type Cluster, startCluster } from "../fixture/cluster.ts";
 import { CpuShare } from "./cpu-share.ts";
 import type { SiteCounts } from "./crawl/big-site.ts";
 import type { BenchmarkOptions, Figure } from "./figure.ts";
+import { frontierMemory } from "./frontier-memory.ts";
 
 const PAGES = 5_000;
 const PAGES_LARGE = 100_000;
@@ -26,7 +27,7 @@ const ROUNDS = 2;
 const SERVERS = 5;
 const POLL_MS = 50;
 const CRAWL_MS_MAX = 30 * 60_000;
-const PARTS = ["one", "five", "large"] as const;
+const PARTS = ["one", "five", "large", "frontier-memory"] as const;
 
 const file = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 const run = promisify(execFile);
@@ -44,7 +45,7 @@ export async function benchmark(report: Report, { parts, progress }: BenchmarkOp
   const unknown = parts.find((part) => !PARTS.some((known) => known === part));
   if (unknown !== undefined) throw new Error(`crawl has no part ${unknown}: it has ${PARTS.join(", ")}`);
   const wants = (part: (typeof PARTS)[number]) =>
-    parts.length === 0 ? part !== "large" : parts.includes(part);
+    parts.length === 0 ? part !== "large" && part !== "frontier-memory" : parts.includes(part);
   if (wants("one") || wants("five")) {
     const bounds: Crawled[] = [];
     const ones: Crawled[] = [];
@@ -84,6 +85,7 @@ export async function benchmark(report: Report, { parts, progress }: BenchmarkOp
     }
   }
   if (wants("large")) await large(report, progress);
+  if (parts.includes("frontier-memory")) await frontierMemory(report, progress);
 }
 
 /** At once: a run that is cut off has shown what it had. */
