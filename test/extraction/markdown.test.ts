@@ -121,6 +121,7 @@ test("Markdown says what the page says", async (t) => {
     ["<pre>a ``` b</pre>", "````\na ``` b\n````"],
     ["<pre lang=ts>a</pre>", "```ts\na\n```"],
     ["<pre><code class='hljs language-c++'>a</code></pre>", "```c++\na\n```"],
+    ["<pre><span class=lineno>1 </span>a\n<span class=lineno>2 </span>b</pre>", "```\na\nb\n```"],
     ["<pre data-lang=sql>a</pre>", "```sql\na\n```"],
     ["<pre>a<br>b<div>c</div><div>d</div></pre>", "```\na\nb\nc\nd\n```"],
     ["<p><code>a`b</code></p>", "``a`b``"],
