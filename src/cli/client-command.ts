@@ -1,6 +1,6 @@
 /** Commands that speak to a cluster: their flags, and a client that ends with them. */
 import type { Command } from "commander";
-import type { Client } from "../sdk/client.ts";
+import type { Client, ClientOptions } from "../sdk/client.ts";
 import { type ConnectionFlags, connect, withConnectionFlags } from "./profile.ts";
 
 export interface ClientFlags extends ConnectionFlags {
@@ -16,8 +16,9 @@ export function clientCommand(parent: Command, usage: string, description: strin
 export async function withClient<T>(
   flags: ConnectionFlags,
   work: (client: Client) => Promise<T>,
+  options: Pick<ClientOptions, "timeoutMs"> = {},
 ): Promise<T> {
-  const client = await connect(flags);
+  const client = await connect(flags, options);
   try {
     return await work(client);
   } finally {

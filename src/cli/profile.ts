@@ -101,7 +101,10 @@ export function findConnection(flags: ConnectionFlags): Connection | undefined {
 }
 
 /** @throws {UsageError} there is no cluster to speak to. */
-export async function connect(flags: ConnectionFlags): Promise<Client> {
+export async function connect(
+  flags: ConnectionFlags,
+  options: Pick<ClientOptions, "timeoutMs"> = {},
+): Promise<Client> {
   const connection = findConnection(flags);
   if (connection === undefined) {
     throw new UsageError(
@@ -109,7 +112,7 @@ export async function connect(flags: ConnectionFlags): Promise<Client> {
     );
   }
   const { createClient } = await import("../sdk/client.ts");
-  return createClient(connection.options);
+  return createClient({ ...connection.options, ...options });
 }
 
 /**

@@ -155,11 +155,13 @@ export interface Accounts {
   jwks(): { readonly keys: readonly object[] };
 }
 
-export interface Readiness {
-  readonly ready: boolean;
-  readonly reasons: readonly string[];
-  readonly durability: "full" | "degraded";
-}
+export const readinessSchema = z.object({
+  ready: z.boolean(),
+  /** What is missing, for people; empty when ready. */
+  reasons: z.array(z.string()).readonly(),
+  durability: z.enum(["full", "degraded"]),
+});
+export type Readiness = Readonly<z.output<typeof readinessSchema>>;
 
 export interface EdgeBackend {
   readonly clusterId: string;

@@ -7,6 +7,7 @@
 import { hash } from "node:crypto";
 import { EventEmitter } from "node:events";
 import { z } from "zod";
+import { DamagedError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { DataDirectory } from "../store/data-directory.ts";
 import type { ClusterEntries, MemberRecord } from "./cluster-entries.ts";
@@ -66,7 +67,15 @@ export class Roster extends EventEmitter<RosterEvents> {
     log: Log,
   ): Promise<Roster> {
     const kept = await directory.read("removed.json");
-    const removed = kept === undefined ? [] : removedSchema.parse(JSON.parse(kept.toString("utf8")));
+    let removed: readonly string[];
+    try {
+      removed = kept === undefined ? [] : removedSchema.parse(JSON.parse(kept.toString("utf8")));
+    } catch (cause) {
+      throw new DamagedError(
+        `${directory.path}/removed.json can't be decoded; delete it: the other servers tell again who was removed`,
+        { cause },
+      );
+    }
     return new Roster(entries, directory, removed, log);
   }
 

@@ -9,12 +9,14 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
 import type { AuditEvent, Loss, Recovered } from "../edge/administration-calls.ts";
-import type {
-  ClusterStatus,
-  JoinTokenGrant,
-  LookupTrace,
-  NodeStatus,
-  PartitionStatus,
+import {
+  type ClusterStatus,
+  type JoinTokenGrant,
+  type LookupTrace,
+  type NodeStatus,
+  type PartitionStatus,
+  type Readiness,
+  readinessSchema,
 } from "../edge/backend.ts";
 import type { Explanation } from "../job/explanation.ts";
 import type { Failure, Job, JobSpecInput, JobStats, JobStatus, Result } from "../job/job-spec.ts";
@@ -24,6 +26,15 @@ import type { SentEvent } from "./event-reader.ts";
 import { followEvents } from "./event-source.ts";
 import { Locks } from "./locks.ts";
 import { Values } from "./values.ts";
+
+const READINESS_MS_MAX = 3_000;
+
+export interface ServerReadiness {
+  /** `https://host:port` */
+  readonly server: string;
+  /** Null: it does not answer. */
+  readonly readiness: Readiness | null;
+}
 
 export type { AuditEvent, Loss, Recovered } from "../edge/administration-calls.ts";
 export type {
@@ -123,6 +134,16 @@ export class Client {
 
   readonly cluster = {
     status: (): Promise<ClusterStatus> => this.#caller.call((to, rest) => to.cluster.status.query({}, rest)),
+    /** What each known server says of itself to anybody; null: it does not answer. Needs no majority of anything. */
+    readiness: (): Promise<ServerReadiness[]> =>
+      Promise.all(
+        this.#caller.servers.all.map(async (server) => {
+          const answer = await this.#caller.connection
+            .open(`${server}/readyz`, AbortSignal.timeout(READINESS_MS_MAX))
+            .catch(() => undefined);
+          return { server, readiness: readinessSchema.safeParse(answer).data ?? null };
+        }),
+      ),
     nodes: async (): Promise<readonly NodeStatus[]> =>
       (await this.#caller.call((to, rest) => to.cluster.nodes.query({}, rest))).items,
     partitions: async (): Promise<readonly PartitionStatus[]> =>

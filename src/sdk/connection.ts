@@ -66,6 +66,12 @@ export class Connection {
     });
   }
 
+  /** What a server answers to anybody, as JSON. */
+  async open(url: string, signal: AbortSignal): Promise<unknown> {
+    const { body } = await request(url, { dispatcher: this.#agent, signal });
+    return body.json();
+  }
+
   async close(): Promise<void> {
     await this.#agent.destroy();
   }

@@ -1,12 +1,15 @@
 /** `cluster`: the ring, where things are in it, and how to let a server in. */
 import { writeFile } from "node:fs/promises";
 import type { Command } from "commander";
-import { UsageError } from "../../errors.ts";
+import { UnavailableError, UsageError } from "../../errors.ts";
 import type { Client, ClusterStatus, LookupTrace } from "../../sdk/client.ts";
 import { type ClientFlags, clientCommand, withClient } from "../client-command.ts";
 import { DONE, PARTLY_FAILED, type Runner } from "../exit-code.ts";
 import { note, printable, say, sayJson, shortNode, table } from "../terminal.ts";
 import { addClusterAdministration } from "./cluster-administration.ts";
+
+/** Whoever asks how the cluster is wants to hear it before long, above all when it is not well. */
+const STATUS_MS_MAX = 10_000;
 
 interface JoinTokenFlags extends ClientFlags {
   readonly output?: string;
@@ -22,12 +25,24 @@ export function addCluster(program: Command, run: Runner): void {
 
   sub("status", "members, copies, health; exit code 3 when a partition is not served").action(
     (flags: ClientFlags) =>
-      act(flags, async (client) => {
-        const status = await client.cluster.status();
-        if (flags.json === true) sayJson(status);
-        else say(statusText(status));
-        return status.partitions.unserved === 0 ? DONE : PARTLY_FAILED;
-      }),
+      run(() =>
+        withClient(
+          flags,
+          async (client) => {
+            let status: ClusterStatus;
+            try {
+              status = await client.cluster.status();
+            } catch (error) {
+              if (!(error instanceof UnavailableError)) throw error;
+              return notServed(client, error, flags.json === true);
+            }
+            if (flags.json === true) sayJson(status);
+            else say(statusText(status));
+            return status.partitions.unserved === 0 ? DONE : PARTLY_FAILED;
+          },
+          { timeoutMs: STATUS_MS_MAX },
+        ),
+      ),
   );
   sub("lookup <key>", "where a key is, e.g. host/example.org or job/ID").action(
     (key: string, flags: ClientFlags) =>
@@ -62,6 +77,28 @@ export function addCluster(program: Command, run: Runner): void {
     );
 }
 
+/** Without its accounts the cluster lets nobody in, but each server says how it is to anybody. */
+async function notServed(client: Client, cause: UnavailableError, isJson: boolean): Promise<number> {
+  const servers = await client.cluster.readiness();
+  if (servers.every(({ readiness }) => readiness === null)) throw cause;
+  if (isJson) sayJson({ ready: false, servers });
+  else {
+    const rows = servers.map(({ server, readiness }) => [
+      server,
+      readiness === null
+        ? "no answer"
+        : readiness.ready
+          ? "ready"
+          : readiness.reasons.map(printable).join("; "),
+    ]);
+    say(table(["server", "says"], rows));
+    note(
+      `the cluster can't tell more: ${printable(cause.message)}. When most copies of something are lost for ever, \`orbweaver cluster recover\` shows it`,
+    );
+  }
+  return PARTLY_FAILED;
+}
+
 async function writeSecret(path: string, text: string): Promise<void> {
   try {
     await writeFile(path, `${text}\n`, { mode: 0o600, flag: "wx" });
@@ -94,6 +131,11 @@ function callsText(status: ClusterStatus): string | undefined {
   return `calls:      ${sum.made} to leaders; redirects ${share(sum.redirects)}, lookups ${share(sum.lookups)}`;
 }
 
+function lossText({ nodes }: ClusterStatus): string {
+  if (nodes.length === 1) return "there is one copy of everything";
+  return "some data has fewer than three copies";
+}
+
 function statusText(status: ClusterStatus): string {
   const { full, degraded, unserved, complete } = status.partitions;
   const hasZones = status.nodes.some(({ zone }) => zone !== "");
@@ -113,7 +155,7 @@ function statusText(status: ClusterStatus): string {
   const health = status.ready ? "ready" : `not ready: ${status.reasons.map(printable).join("; ")}`;
   return [
     `cluster ${status.clusterId}  ${health}`,
-    `durability: ${status.durability}${status.durability === "full" ? "" : ": two lost servers may lose data"}`,
+    `durability: ${status.durability}${status.durability === "full" ? "" : `: ${lossText(status)}`}`,
     `partitions: ${full} with three copies or more, ${degraded} with fewer, ${unserved} not served`,
     `copies:     ${complete} of ${status.partitionCount} partitions have all; ${status.replicationFactor} wanted, one a server${away === 0 ? "" : `, ${away} of which ${away === 1 ? "is" : "are"} away`}`,
     ...(calls === undefined ? [] : [calls]),
