@@ -2,7 +2,6 @@
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { createServer, type Server } from "node:http";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Test, test } from "tap";
 import type { Result } from "../../src/job/job-spec.ts";
@@ -14,9 +13,9 @@ test("without a server running, a crawl gets one of its own, and takes it away a
     "rules.json": JSON.stringify({ heading: "h1" }),
     // Of a ring that does not run any more.
     data: { "client.json": JSON.stringify({ servers: ["https://127.0.0.1:1"], token: "x" }) },
+    tmp: {},
   });
-  const left = () => readdirSync(tmpdir()).filter((name) => name.startsWith("orbweaver-crawl-")).length;
-  const before = left();
+  const own = { cwd, env: { TMPDIR: join(cwd, "tmp") } };
 
   const args = [
     "--allow-addresses",
@@ -28,17 +27,17 @@ test("without a server running, a crawl gets one of its own, and takes it away a
     "-o",
     "out.ndjson",
   ];
-  const crawled = await orbweaver(["crawl", site.url, "--max-pages", "10", ...args], { cwd });
+  const crawled = await orbweaver(["crawl", site.url, "--max-pages", "10", ...args], own);
   const results = readLines(join(cwd, "out.ndjson"));
 
   t.equal(crawled.code, 0, crawled.stderr);
   t.equal(results.length, 10);
   t.equal(new Set(results.map(({ url }) => url)).size, 10);
   t.match(results[0]?.data.heading, /^Page \d+$/);
-  t.equal(left(), before);
+  t.same(readdirSync(own.env.TMPDIR), []);
   const scraped = await orbweaver(
     ["scrape", `${site.url}3`, "--allow-addresses", "127.0.0.1", "--extract", "rules.json"],
-    { cwd },
+    own,
   );
   t.equal(scraped.code, 0, scraped.stderr);
   t.match(scraped.stdout, /heading: Page 3/);
