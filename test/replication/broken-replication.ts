@@ -3,10 +3,7 @@
  * themselves know nothing of it: a break replaces text while modules are loaded,
  * into a graph of modules of its own.
  */
-import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { registerHooks } from "node:module";
-import { fileURLToPath } from "node:url";
+import { type Edit, loadBrokenModule } from "../simulation/broken-module.ts";
 import type { ReplicationSimulator } from "../simulation/replication-simulator.ts";
 
 export interface Break {
@@ -15,47 +12,15 @@ export interface Break {
   readonly story?: string;
   /** Tried first: it has noticed the break before. What changes in the code may give a seed another life. */
   readonly seed?: number;
-  /** Path from the root of the repository, text that stands there once, and what stands there instead. */
-  readonly edits: readonly (readonly [file: string, text: string, instead: string])[];
+  readonly edits: readonly Edit[];
 }
-
-const root = new URL("../../", import.meta.url).href;
-const MARK = "?broken=";
 
 /** @throws {AssertionError} a text to be replaced does not stand in its file exactly once. */
 export async function loadBroken({ name, edits }: Break): Promise<typeof ReplicationSimulator> {
-  for (const [file, text] of edits) {
-    const source = readFileSync(new URL(file, root), "utf8");
-    assert.equal(source.split(text).length, 2, `${name}: ${file} must hold this once: ${text}`);
-  }
-  // Nothing that a URL would write in another way.
-  const mark = MARK + name.replaceAll(/[^a-z0-9]+/gi, "-");
-  const hooks = registerHooks({
-    resolve(specifier, context, nextResolve) {
-      const resolved = nextResolve(specifier, context);
-      const isOurs = resolved.url.startsWith(root) && !resolved.url.includes("/node_modules/");
-      return isOurs && context.parentURL?.endsWith(mark) === true
-        ? { ...resolved, url: resolved.url + mark }
-        : resolved;
-    },
-    load(url, context, nextLoad) {
-      if (!url.endsWith(mark)) return nextLoad(url, context);
-      const plain = url.slice(0, -mark.length);
-      let source = readFileSync(fileURLToPath(plain), "utf8");
-      for (const [file, text, instead] of edits) {
-        if (plain === root + file) source = source.replace(text, () => instead);
-      }
-      return { format: "module-typescript", source, shortCircuit: true };
-    },
-  });
-  try {
-    const module = (await import(`${root}test/simulation/replication-simulator.ts${mark}`)) as {
-      ReplicationSimulator: typeof ReplicationSimulator;
-    };
-    return module.ReplicationSimulator;
-  } finally {
-    hooks.deregister();
-  }
+  const module = (await loadBrokenModule(name, edits, "test/simulation/replication-simulator.ts")) as {
+    ReplicationSimulator: typeof ReplicationSimulator;
+  };
+  return module.ReplicationSimulator;
 }
 
 const R = "src/replication/";

@@ -3,10 +3,7 @@
  * nothing of it: a break replaces text while modules are loaded, into a graph of
  * modules of its own.
  */
-import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { registerHooks } from "node:module";
-import { fileURLToPath } from "node:url";
+import { type Edit, loadBrokenModule } from "./broken-module.ts";
 import type { simulateOne } from "./crawl-simulation.ts";
 
 export interface CrawlBreak {
@@ -14,8 +11,7 @@ export interface CrawlBreak {
   readonly name: string;
   /** Tried first: it has noticed the break before. What changes in the code may give a seed another life. */
   readonly seed: number;
-  /** Path from the root of the repository, text that stands there once, and what stands there instead. */
-  readonly edits: readonly (readonly [file: string, text: string, instead: string])[];
+  readonly edits: readonly Edit[];
 }
 
 export interface Found {
@@ -25,44 +21,15 @@ export interface Found {
   readonly violation: string;
 }
 
-const root = new URL("../../", import.meta.url).href;
-const MARK = "?broken=";
 /** A crawl that is stuck need not be watched for long. */
 const VIRTUAL_MS_MAX = 600_000;
 
 /** @throws {AssertionError} a text to be replaced does not stand in its file exactly once. */
 export async function loadBrokenCrawl({ name, edits }: CrawlBreak): Promise<typeof simulateOne> {
-  for (const [file, text] of edits) {
-    const source = readFileSync(new URL(file, root), "utf8");
-    assert.equal(source.split(text).length, 2, `${name}: ${file} must hold this once: ${text}`);
-  }
-  const mark = MARK + name.replaceAll(/[^a-z0-9]+/gi, "-");
-  const hooks = registerHooks({
-    resolve(specifier, context, nextResolve) {
-      const resolved = nextResolve(specifier, context);
-      const isOurs = resolved.url.startsWith(root) && !resolved.url.includes("/node_modules/");
-      return isOurs && context.parentURL?.endsWith(mark) === true
-        ? { ...resolved, url: resolved.url + mark }
-        : resolved;
-    },
-    load(url, context, nextLoad) {
-      if (!url.endsWith(mark)) return nextLoad(url, context);
-      const plain = url.slice(0, -mark.length);
-      let source = readFileSync(fileURLToPath(plain), "utf8");
-      for (const [file, text, instead] of edits) {
-        if (plain === root + file) source = source.replace(text, () => instead);
-      }
-      return { format: "module-typescript", source, shortCircuit: true };
-    },
-  });
-  try {
-    const module: { simulateOne: typeof simulateOne } = await import(
-      `${root}test/simulation/crawl-simulation.ts${mark}`
-    );
-    return module.simulateOne;
-  } finally {
-    hooks.deregister();
-  }
+  const module = (await loadBrokenModule(name, edits, "test/simulation/crawl-simulation.ts")) as {
+    simulateOne: typeof simulateOne;
+  };
+  return module.simulateOne;
 }
 
 /** The first seed that notices the break; undefined: none of them. */
