@@ -84,7 +84,7 @@ export interface ClusterViewParts {
   readonly ring: Pick<
     RingDriver,
     "members" | "member" | "isSuspected" | "isReachable" | "loadOf" | "view" | "placement"
-  >;
+  > & { on(event: "suspected", listener: (nodeId: NodeId) => void): unknown };
   readonly admission: Pick<Admission, "createJoinToken">;
   readonly roster: Pick<Roster, "stateOf" | "removed" | "members" | "staying">;
   readiness(): Readiness;
@@ -108,9 +108,14 @@ interface Known {
 
 export class ClusterView {
   readonly #parts: ClusterViewParts;
+  // Those that are asked now, and what ends the waiting for each.
+  readonly #asked = new Map<NodeId, Set<() => void>>();
 
   constructor(parts: ClusterViewParts) {
     this.#parts = parts;
+    parts.ring.on("suspected", (nodeId) => {
+      for (const giveUp of this.#asked.get(nodeId) ?? []) giveUp();
+    });
   }
 
   async status(): Promise<{
@@ -217,21 +222,31 @@ export class ClusterView {
   }
 
   async #ask(known: readonly Known[], partitions: boolean): Promise<Seen[]> {
-    const { self, ring, local, ask } = this.#parts;
+    const { self, ring, local } = this.#parts;
     const seen: Seen[] = [];
     const askOne = async ({ member, isAway }: Known): Promise<Seen> => {
       if (member.nodeId === self.nodeId) return { member, isAway, status: local({ partitions }) };
       // Whom all take for dead need not be waited for.
       if (isAway || ring.isSuspected(member.nodeId)) return { member, isAway, status: undefined };
-      const { nodeId, address } = member;
-      // Silence is an answer too: that is what is shown of it.
-      const status = await ask({ nodeId, address }, { partitions }, ASK_MS).catch(() => undefined);
-      return { member, isAway, status };
+      return { member, isAway, status: await this.#answerOf(member, partitions) };
     };
     for (let at = 0; at < known.length; at += ASKED_AT_ONCE) {
       seen.push(...(await Promise.all(known.slice(at, at + ASKED_AT_ONCE).map(askOne))));
     }
     return seen;
+  }
+
+  /** Silence is an answer too; when all take it for that, it is not waited for any longer. */
+  #answerOf({ nodeId, address }: Member, partitions: boolean): Promise<NodeStatus | undefined> {
+    const { promise, resolve } = Promise.withResolvers<NodeStatus | undefined>();
+    const giveUp = () => resolve(undefined);
+    const waiting = this.#asked.get(nodeId) ?? new Set();
+    this.#asked.set(nodeId, waiting.add(giveUp));
+    this.#parts.ask({ nodeId, address }, { partitions }, ASK_MS).then(resolve, giveUp);
+    return promise.finally(() => {
+      waiting.delete(giveUp);
+      if (waiting.size === 0) this.#asked.delete(nodeId);
+    });
   }
 
   #node({ member, status, isAway }: Seen): ClusterNode {
