@@ -9,7 +9,8 @@ import { dirname, extname } from "node:path";
 import type { Writable } from "node:stream";
 import { finished } from "node:stream/promises";
 import { UsageError } from "../errors.ts";
-import type { FieldValue, Result } from "../job/job-spec.ts";
+import type { FieldValue } from "../extraction/value.ts";
+import type { Result } from "../job/job-spec.ts";
 
 export type ResultFormat = "ndjson" | "json" | "csv";
 

@@ -2,7 +2,6 @@
 import { z } from "zod";
 import {
   type Failure,
-  type FieldValue,
   type Job,
   type JobStats,
   jobSpecSchema,
@@ -40,6 +39,7 @@ export const jobSchema = z.object({
   error: z.string().exactOptional(),
 }) satisfies z.ZodType<Job>;
 
+type FieldValue = Result["data"][string];
 const fieldValueSchema: z.ZodType<FieldValue> = z.lazy(() =>
   z.union([
     z.string(),

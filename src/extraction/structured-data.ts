@@ -77,12 +77,16 @@ function readJsonLd(text: string): JsonValue | undefined {
     /^\s*(?:<!--|(?:\/\/|\/\*)?\s*<!\[CDATA\[(?:\s*\*\/)?)|(?:-->|(?:\/\/|\/\*)? ?\]\]>(?:\s*\*\/)?)\s*$/g,
     "",
   );
-  for (const form of [bare, bare.replace(/[\u0000-\u001f]+/g, " ").replace(/,\s*([\]}])/g, "$1")]) {
-    try {
-      return parseJson(form);
-    } catch {}
+  return jsonOf(bare) ?? jsonOf(bare.replace(/[\u0000-\u001f]+/g, " ").replace(/,\s*([\]}])/g, "$1"));
+}
+
+/** Undefined: the page's author wrote something else, which is no error of ours to tell. */
+function jsonOf(text: string): JsonValue | undefined {
+  try {
+    return parseJson(text);
+  } catch {
+    return undefined;
   }
-  return undefined;
 }
 
 function withoutReserved(value: JsonValue): JsonValue {

@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import type { Rule } from "../extraction/rule.ts";
+import type { FieldValue } from "../extraction/value.ts";
 import { extractSchema } from "./rule-schema.ts";
 import type { TrapReport } from "./trap-report.ts";
 
@@ -205,14 +206,6 @@ export interface Structured {
   readonly rdfa: readonly FieldValue[];
   readonly openGraph: Readonly<Record<string, string | readonly string[]>>;
 }
-
-export type FieldValue =
-  | string
-  | number
-  | boolean
-  | null
-  | readonly FieldValue[]
-  | { readonly [field: string]: FieldValue };
 
 export interface Result {
   /** Canonical. */
