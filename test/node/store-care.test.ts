@@ -9,6 +9,7 @@ import type { ReplicaDriver } from "../../src/node/replica-driver.ts";
 import { StoreCare } from "../../src/node/store-care.ts";
 import { DataDirectory } from "../../src/store/data-directory.ts";
 import { openServerStore, setStoreAside } from "../../src/store/server-store.ts";
+import { IDENTITY } from "../store/place.ts";
 import { testCipher } from "../store/test-cipher.ts";
 
 /** What the care needs of replicas: they tell of the failure, and are told to go on. */
@@ -27,14 +28,7 @@ async function place(t: Test) {
   t.teardown(() => rm(path, { recursive: true, force: true }));
   const directory = await DataDirectory.open(path, { create: true });
   t.teardown(() => directory.close());
-  await directory.writeIdentity({
-    version: 1,
-    clusterId: "c",
-    nodeId: "a".repeat(40),
-    incarnation: 0,
-    instances: [],
-    bootstrapped: true,
-  });
+  await directory.writeIdentity(IDENTITY);
   const { store, firstSerial } = await openServerStore(directory, testCipher(), true);
   t.teardown(() => store.close());
   const replicas = new Replicas();

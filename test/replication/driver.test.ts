@@ -19,6 +19,7 @@ import { placementOf } from "../../src/ring/placement.ts";
 import { MemoryStore } from "../../src/store/memory-store.ts";
 
 const PARTITIONS = 16;
+const REPLICATION = 5;
 const log = createLog({ level: (process.env.LOG as "silent" | undefined) ?? "silent", text: true });
 
 /** Who lives is known to all at once: the ring has tests of its own. */
@@ -77,7 +78,7 @@ class Cluster {
       digestKey: Buffer.alloc(32, 7),
       random: Math.random,
       log: log.child({ at: name }),
-      settings: { replicationFactor: 5, leaderTimeoutMs: 500, replaceAfterMs: this.replaceAfterMs },
+      settings: { replicationFactor: REPLICATION, leaderTimeoutMs: 500, replaceAfterMs: this.replaceAfterMs },
       ring: this.ring(member),
       send: (to, message) => this.deliver(member, to.nodeId as NodeId, message),
     });
@@ -88,6 +89,15 @@ class Cluster {
     driver.start();
     for (const [id, { driver: other }] of this.servers) if (id !== nodeId) other.alive(nodeId);
     return nodeId;
+  }
+
+  /** Groups have all their members, and each is led by the first wished one. */
+  async startAll(...names: string[]): Promise<NodeId[]> {
+    const ids: NodeId[] = [];
+    for (const name of names) ids.push(await this.start(name));
+    await until("whole groups", () => this.whole(Math.min(names.length, REPLICATION)) || undefined);
+    await until("each leader is the first wished member", () => this.isBalanced() || undefined);
+    return ids;
   }
 
   deliver(from: Member, to: NodeId, message: ReplicationMessage): void {
@@ -242,10 +252,7 @@ test("two of five die at once: all partitions are led again and nothing acknowle
 test("members of a group that do not know one another meet when one of them speaks", async (t) => {
   const cluster = new Cluster();
   t.teardown(() => stopAll(cluster));
-  const ids: NodeId[] = [];
-  for (const name of ["a", "b", "c"]) ids.push(await cluster.start(name));
-  await until("groups of three", () => cluster.whole(3) || undefined);
-  await until("each leader is the first wished member", () => cluster.isBalanced() || undefined);
+  const ids = await cluster.startAll("a", "b", "c");
   cluster.unknown.add(`${ids[1]} ${ids[2]}`);
 
   await cluster.kill(ids[0]!);
@@ -259,10 +266,7 @@ test("a member that died before anybody of the living came is replaced like any 
   const cluster = new Cluster();
   cluster.replaceAfterMs = 300;
   t.teardown(() => stopAll(cluster));
-  const ids: NodeId[] = [];
-  for (const name of ["a", "b", "c", "d", "e", "f"]) ids.push(await cluster.start(name));
-  await until("groups of five", () => cluster.whole(5) || undefined);
-  await until("each leader is the first wished member", () => cluster.isBalanced() || undefined);
+  const ids = await cluster.startAll("a", "b", "c", "d", "e", "f");
   const gone = ids[5]!;
   const { driver, store } = cluster.servers.get(gone)!;
   const leaders = [...Array(PARTITIONS).keys()].map((p) =>
@@ -293,10 +297,7 @@ test("a member that died before anybody of the living came is replaced like any 
 test("what a dead leader said last comes after the news of its death: others lead all the same", async (t) => {
   const cluster = new Cluster();
   t.teardown(() => stopAll(cluster));
-  const ids: NodeId[] = [];
-  for (const name of ["a", "b", "c"]) ids.push(await cluster.start(name));
-  await until("groups of three", () => cluster.whole(3) || undefined);
-  await until("each leader is the first wished member", () => cluster.isBalanced() || undefined);
+  const ids = await cluster.startAll("a", "b", "c");
   const leader = cluster.servers.get(ids[0]!)!;
   const partition = [...Array(PARTITIONS).keys()].find((p) => leader.driver.leads(p) !== undefined)!;
   cluster.appends.clear();

@@ -1,9 +1,19 @@
-import { DataDirectory } from "../../src/store/data-directory.ts";
+import { DataDirectory, type Identity } from "../../src/store/data-directory.ts";
 import { LevelStore } from "../../src/store/level-store.ts";
 import type { Store } from "../../src/store/store.ts";
 import type { DataCipher } from "../../src/vault/data-cipher.ts";
 import { readMasterKey } from "../../src/vault/master-key.ts";
 import { Vault } from "../../src/vault/vault.ts";
+
+/** Of a server that was never started. */
+export const IDENTITY: Identity = {
+  version: 1,
+  clusterId: "c",
+  nodeId: "a".repeat(40),
+  incarnation: 0,
+  instances: [],
+  bootstrapped: true,
+};
 
 /** What lies under a server: its directory, vault and store, made when they are not there. */
 export async function openPlace(path: string): Promise<{

@@ -9,6 +9,7 @@ import { DataDirectory } from "../../src/store/data-directory.ts";
 import { LevelStore } from "../../src/store/level-store.ts";
 import { openServerStore, type ServerStore } from "../../src/store/server-store.ts";
 import { randomNumbers, seed } from "../conformance/store.ts";
+import { IDENTITY } from "./place.ts";
 import { testCipher } from "./test-cipher.ts";
 
 const cipher = testCipher();
@@ -28,14 +29,7 @@ async function started<T>(
   const directory = await DataDirectory.open(path, { create: true });
   try {
     if (directory.identity === undefined) {
-      await directory.writeIdentity({
-        version: 1,
-        clusterId: "c",
-        nodeId: "a".repeat(40),
-        incarnation: 0,
-        instances: [],
-        bootstrapped: true,
-      });
+      await directory.writeIdentity(IDENTITY);
     }
     const opened = await openServerStore(directory, cipher, mayLose);
     try {
