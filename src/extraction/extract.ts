@@ -12,7 +12,9 @@ import type { CompiledRule, CompiledRules } from "./rule.ts";
 import { inlineText, sourceText } from "./text.ts";
 import { TextTooLong } from "./transform.ts";
 import { convert, excerpt, type FieldValue, toUrl, URL_ATTRIBUTE, ValueProblem } from "./value.ts";
-import { AttributeNode, TooManyNodes, type XPathValue } from "./xpath.ts";
+import { TooManyNodes } from "./xpath.ts";
+import { AttributeNode } from "./xpath-node.ts";
+import type { XPathValue } from "./xpath-value.ts";
 
 export interface FieldError {
   /** E.g. `items[3].price` */

@@ -7,28 +7,18 @@
  */
 import { type AnyNode, type Document, Element, isTag, isText, type ParentNode } from "domhandler";
 import type { Budget } from "./budget.ts";
-import { type Axis, type Expression, type NodeTest, parseXPath, type Step } from "./xpath-expression.ts";
-
-/** An attribute as a node of its own; the tree has none. */
-export class AttributeNode {
-  readonly owner: Element;
-  readonly name: string;
-  /** Its place among those of `owner`, from 0. */
-  readonly index: number;
-
-  constructor(owner: Element, name: string, index: number) {
-    this.owner = owner;
-    this.name = name;
-    this.index = index;
-  }
-
-  get value(): string {
-    return this.owner.attribs[this.name] ?? "";
-  }
-}
-
-export type XPathNode = AnyNode | AttributeNode;
-export type XPathValue = string | number | boolean | XPathNode[];
+import { type Axis, type Expression, parseXPath, type Step } from "./xpath-expression.ts";
+import { AttributeNode, below, isMatch, type XPathNode } from "./xpath-node.ts";
+import { isAnyBelow, isPositional } from "./xpath-place.ts";
+import {
+  type Comparison,
+  holds,
+  numberText,
+  roundHalfUp,
+  toBoolean,
+  toNumber,
+  type XPathValue,
+} from "./xpath-value.ts";
 
 /** A step here is as dear as so many of a selector's. */
 const STEP_PRICE = 8;
@@ -285,7 +275,7 @@ class Evaluation {
   }
 
   /** True for sets when any of their nodes makes it true (3.4). */
-  #compare(operator: "=" | "!=" | "<" | "<=" | ">" | ">=", a: XPathValue, b: XPathValue): boolean {
+  #compare(operator: Comparison, a: XPathValue, b: XPathValue): boolean {
     if (typeof a === "boolean" || typeof b === "boolean") {
       if (operator === "=" || operator === "!=")
         return (toBoolean(a) === toBoolean(b)) === (operator === "=");
@@ -443,135 +433,3 @@ const REVERSE: ReadonlySet<Axis> = new Set([
   "preceding",
   "preceding-sibling",
 ]);
-
-function isAnyBelow({ axis, test, predicates }: Step): boolean {
-  return axis === "descendant-or-self" && test.kind === "node" && predicates.length === 0;
-}
-
-/** Whether a predicate depends on the place of a node among others. */
-function isPositional(expression: Expression): boolean {
-  switch (expression.kind) {
-    case "literal":
-      return typeof expression.value === "number";
-    case "negation":
-    case "union":
-    case "path":
-      return expression.kind === "negation";
-    case "operation":
-      return (
-        ["+", "-", "*", "div", "mod"].includes(expression.operator) ||
-        mentionsPlace(expression.left) ||
-        mentionsPlace(expression.right)
-      );
-    case "call":
-      return !BOOLEAN_FUNCTIONS.has(expression.name) || expression.args.some(mentionsPlace);
-  }
-}
-
-/** A predicate that gives one of these is no number. */
-const BOOLEAN_FUNCTIONS: ReadonlySet<string> = new Set([
-  "boolean",
-  "contains",
-  "starts-with",
-  "not",
-  "true",
-  "false",
-  "lang",
-]);
-
-function mentionsPlace(expression: Expression): boolean {
-  switch (expression.kind) {
-    case "literal":
-      return false;
-    case "negation":
-      return mentionsPlace(expression.of);
-    case "union":
-    case "operation":
-      return mentionsPlace(expression.left) || mentionsPlace(expression.right);
-    case "call":
-      return ["position", "last"].includes(expression.name) || expression.args.some(mentionsPlace);
-    case "path":
-      return expression.start !== null && mentionsPlace(expression.start);
-  }
-}
-
-function isMatch(node: XPathNode, test: NodeTest, axis: Axis): boolean {
-  switch (test.kind) {
-    case "node":
-      return true;
-    case "name":
-      // Of the principal type of the axis (2.3).
-      if (axis === "attribute")
-        return node instanceof AttributeNode && (test.name === null || node.name === test.name);
-      return node instanceof Element && (test.name === null || node.name === test.name);
-    case "prefix":
-      return (
-        (axis === "attribute" ? node instanceof AttributeNode : node instanceof Element) &&
-        (node as Element).name.startsWith(test.prefix)
-      );
-    case "text":
-      return !(node instanceof AttributeNode) && isText(node);
-    case "comment":
-      return !(node instanceof AttributeNode) && node.type === "comment";
-    case "processing-instruction":
-      return !(node instanceof AttributeNode) && node.type === "directive";
-  }
-}
-
-/** Visits what is below a node in document order, without recursion. */
-function below(from: AnyNode, visit: (node: XPathNode) => void): void {
-  if (!("children" in from)) return;
-  let node: AnyNode | undefined = from.children[0];
-  while (node !== undefined) {
-    visit(node);
-    let next: AnyNode | null | undefined = "children" in node ? node.children[0] : undefined;
-    for (let up: AnyNode = node; next === undefined || next === null; up = up.parent as AnyNode) {
-      if (up === from) return;
-      next = up.next as AnyNode | null;
-      if (next === null && (up.parent as AnyNode | null) === from) return;
-    }
-    node = next;
-  }
-}
-
-function holds(
-  operator: "=" | "!=" | "<" | "<=" | ">" | ">=",
-  a: string | number,
-  b: string | number,
-): boolean {
-  switch (operator) {
-    case "=":
-      return a === b;
-    case "!=":
-      return a !== b;
-    case "<":
-      return a < b;
-    case "<=":
-      return a <= b;
-    case ">":
-      return a > b;
-    case ">=":
-      return a >= b;
-  }
-}
-
-function toBoolean(value: XPathValue): boolean {
-  if (Array.isArray(value)) return value.length > 0;
-  return typeof value === "number" ? value !== 0 && !Number.isNaN(value) : value !== "" && value !== false;
-}
-
-/** Of text: digits, perhaps with a minus and a point; anything else is no number (4.4). */
-function toNumber(value: string | number | boolean): number {
-  if (typeof value !== "string") return Number(value);
-  const text = value.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, "");
-  return /^-?(?:\d+(?:\.\d*)?|\.\d+)$/.test(text) ? Number(text) : Number.NaN;
-}
-
-function numberText(value: number): string {
-  if (!Number.isFinite(value) || Math.abs(value) < 1e21) return value === 0 ? "0" : String(value);
-  return BigInt(Math.round(value)).toString();
-}
-
-function roundHalfUp(value: number): number {
-  return Number.isFinite(value) ? Math.floor(value + 0.5) : value;
-}

@@ -3,7 +3,8 @@ import { test } from "tap";
 import { Budget, StepsExceeded } from "../../src/extraction/budget.ts";
 import { parseDocument } from "../../src/extraction/document.ts";
 import { inlineText } from "../../src/extraction/text.ts";
-import { AttributeNode, TooManyNodes, XPath } from "../../src/extraction/xpath.ts";
+import { TooManyNodes, XPath } from "../../src/extraction/xpath.ts";
+import { AttributeNode } from "../../src/extraction/xpath-node.ts";
 
 const PAGE = `<html lang="en-GB"><body><h1 id="a" class="x y">T <b>u</b></h1><!--note-->
 <ul id="l"><li>1</li><li class="s">2</li><li>3</li></ul><p>a</p><p><a href="/q">q</a><a href="/r" rel="next">r</a></p>
