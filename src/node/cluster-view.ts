@@ -2,6 +2,7 @@
  * The cluster as one member sees it, for people: asks all others at once, waits a
  * second at most, and merges what they say. Nothing is decided by it.
  */
+import { canonicalUrl } from "../frontier/canonical-url.ts";
 import type { PeerRef } from "../peer/transport.ts";
 import { majorityOf } from "../replication/quorum.ts";
 import {
@@ -169,11 +170,12 @@ export class ClusterView {
   }
 
   /**
-   * How this server finds the partition of `key`, any text that is placed on the ring.
+   * How this server finds the partition of a key, any text that is placed on the ring. Hosts are meant as links
+   * write them: the answer's `key` has the form by which they are placed.
    *
    * @throws {UnavailableError} no owner of that place answered.
    */
-  async lookup(key: string): Promise<{
+  async lookup(text: string): Promise<{
     key: string;
     point: NodeId;
     partition: number;
@@ -183,6 +185,7 @@ export class ClusterView {
     hops: number;
   }> {
     const { partitions, replicationFactor } = this.#parts.cluster;
+    const key = placedKey(text);
     const partition = partitionOf(key, partitions);
     const found = await this.#parts.ring.placement(positionOf(partition, partitions), replicationFactor);
     const seen = await this.#ask(
@@ -292,6 +295,12 @@ export class ClusterView {
       mergePartition(partition, reports.get(partition) ?? []),
     );
   }
+}
+
+/** `host/Exämple.org` is placed as `host/xn--exmple-cua.org`. */
+function placedKey(text: string): string {
+  const host = /^host\/([^/]+)$/.exec(text)?.[1];
+  return host === undefined ? text : `host/${canonicalUrl(`http://${host}/`)?.host ?? host}`;
 }
 
 interface Report {

@@ -53,7 +53,7 @@ class World {
     const members = [a, b];
     this.view = new ClusterView({
       self: a,
-      cluster: { clusterId: "c", partitions: 0, replicationFactor: 5 },
+      cluster: { clusterId: "c", partitions: 256, replicationFactor: 5 },
       ring: {
         members: () => members,
         member: (nodeId) => members.find((one) => one.nodeId === nodeId),
@@ -61,7 +61,7 @@ class World {
         isReachable: () => true,
         loadOf: () => 0,
         view: () => ({ predecessor: b.nodeId, successors: [b.nodeId], fingers: [], watched: [] }),
-        placement: () => Promise.reject(new Error("nobody asks for that here")),
+        placement: async () => ({ members: [a], hops: 0, path: [] }),
         on: (event, listener) => this.events.on(event, listener),
       },
       admission: { createJoinToken: () => Promise.reject(new Error("nor for that")) },
@@ -113,4 +113,15 @@ test("one that answers is told as it says, one that was stopped as away", async 
 test("one that can't be asked is unreachable, as long as nobody takes it for dead", async (t) => {
   const world = new World(() => Promise.reject(new Error("no connection")));
   t.match((await world.view.nodes())[1], { nodeId: b.nodeId, state: "unreachable" });
+});
+
+test("a host is looked up where it is placed, however it is written; other keys as they stand", async (t) => {
+  const { view } = new World(() => Promise.reject(new Error("no connection")));
+  const keyOf = async (text: string) => (await view.lookup(text)).key;
+  t.equal(await keyOf("host/EXAMPLE.org"), "host/example.org");
+  t.equal(await keyOf("host/Exämple.org."), "host/xn--exmple-cua.org");
+  t.equal(await keyOf("host/::1"), "host/::1", "no host by itself");
+  t.equal(await keyOf("host/[::1]"), "host/::1");
+  t.equal(await keyOf("host/a/3"), "host/a/3");
+  t.equal(await keyOf("kv/Ann/n/K"), "kv/Ann/n/K");
 });
