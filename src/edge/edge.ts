@@ -7,6 +7,7 @@
  */
 import { once } from "node:events";
 import { createServer, type Server } from "node:https";
+import type { Socket } from "node:net";
 import { finished } from "node:stream";
 import { nodeHTTPRequestHandler } from "@trpc/server/adapters/node-http";
 import Koa, { type Context, type Middleware } from "koa";
@@ -74,6 +75,12 @@ export function createEdge({ backend, tls, log }: EdgeOptions): Edge {
     app.callback(),
   );
   server.maxConnections = CONNECTIONS_MAX;
+  // Those in their handshake, too, which the server does not count among its own.
+  const sockets = new Set<Socket>();
+  server.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
   return {
     listen: (port, address) => listen(server, port, address),
     present: (renewed) => server.setSecureContext({ ...renewed, minVersion: TLS_VERSION_MIN }),
@@ -83,7 +90,9 @@ export function createEdge({ backend, tls, log }: EdgeOptions): Edge {
       const closed = once(server, "close");
       server.close();
       server.closeIdleConnections();
-      const timer = setTimeout(() => server.closeAllConnections(), graceMs);
+      const timer = setTimeout(() => {
+        for (const socket of sockets) socket.destroy();
+      }, graceMs);
       await closed;
       clearTimeout(timer);
     },

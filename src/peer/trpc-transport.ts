@@ -10,6 +10,7 @@ import { constants } from "node:crypto";
 import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server, type ServerOptions } from "node:https";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 import { type AnyTRPCRouter, TRPCError } from "@trpc/server";
@@ -53,8 +54,8 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
   readonly #connections = new WeakMap<TLSSocket, Connection>();
   #credentials: Credentials;
   #server: Server | undefined;
-  /** Connections for frames, which the server counts no more among its own. */
-  readonly #upgraded = new Set<Duplex>();
+  /** All that were accepted: those in their handshake, and those for frames, the server does not count among its own. */
+  readonly #sockets = new Set<Socket>();
   /** Connections that TLS or the certificate's name turned away. */
   #turnedAway = 0;
 
@@ -118,6 +119,10 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
       },
     );
     server.maxConnections = CONNECTIONS_MAX;
+    server.on("connection", (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.once("close", () => this.#sockets.delete(socket));
+    });
     server.on("tlsClientError", (error, socket) => {
       this.#turnedAway++;
       // A certificate that fails here ends the connection; the error then says no more than that it has ended.
@@ -166,8 +171,7 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
     if (server === undefined) return;
     const closed = server.listening ? once(server, "close") : undefined;
     server.close();
-    server.closeAllConnections();
-    for (const socket of this.#upgraded) socket.destroy();
+    for (const socket of this.#sockets) socket.destroy();
     await closed;
   }
 
@@ -246,8 +250,6 @@ export class TrpcTransport<Messages extends object, Procedures extends Procedure
       socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
       return;
     }
-    this.#upgraded.add(socket);
-    socket.once("close", () => this.#upgraded.delete(socket));
     socket.write(
       `HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ${FRAMES_PROTOCOL}\r\n\r\n`,
     );

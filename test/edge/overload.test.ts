@@ -1,5 +1,8 @@
 /** More than an edge can take: it says so at once, keeps its memory, and is well again afterwards. */
 
+import { once } from "node:events";
+import { connect } from "node:net";
+import { connect as connectSecure } from "node:tls";
 import { test } from "tap";
 import { request } from "undici";
 import { createGround, RestCaller } from "./edge-ground.ts";
@@ -53,4 +56,30 @@ test("bodies beyond the bound are refused unread with Retry-After, and all is we
   t.ok(taken > 50, `${taken} were taken`);
   t.ok(rss < 900 * MiB, `${Math.round(rss / MiB)} MiB more, those of this test's own requests included`);
   t.ok(after.status < 300, after.text);
+});
+
+test("clients that are slow with their handshake do not hold up its end", async (t) => {
+  const ground = await createGround();
+  t.teardown(() => ground.close());
+  const { url, kill } = await ground.addEdge();
+  const { hostname, port } = new URL(url);
+  const slow = connect(Number(port), hostname);
+  const ended = new Promise((resolve) => {
+    slow.once("close", resolve);
+  });
+  slow.on("error", () => {});
+  await once(slow, "connect");
+  // Connections are accepted in order: once a later one is through, this one is the edge's.
+  const alice = await new RestCaller(url, ground.ca).signIn("alice");
+  t.teardown(() => alice.close());
+
+  const closing = kill();
+  // The others are gone: now it goes on.
+  await once(alice.agent, "disconnect");
+  const late = connectSecure({ socket: slow, ca: ground.ca, servername: "localhost" });
+  late.on("error", () => {});
+  t.teardown(() => late.destroy());
+  await closing;
+  await ended;
+  t.pass("both sides are through");
 });

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { request as httpsRequest } from "node:https";
-import { createServer, type Socket } from "node:net";
+import { connect as connectPlain, createServer, type Socket } from "node:net";
 import { connect } from "node:tls";
 import fc from "fast-check";
 import { test } from "tap";
@@ -405,6 +405,25 @@ test("the lane for messages is for members, and keeps to its form", async (t) =>
   await converse(mine, "orbweaver-frames", Buffer.concat([lengthBefore(slow), lengthBefore(slow)]));
   t.equal(b.transport.counts.malformed, 2, "a frame before the answer to the one before");
   t.strictSame(b.inbox.received, []);
+});
+
+test("closing ends connections that are still in their handshake", async (t) => {
+  const b = await member("b");
+  const credentials = await world.credentials(nodeId("a"));
+  const plain = connectPlain(b.address);
+  await once(plain, "connect");
+  // Connections are accepted in order: once a later one is through, this one is the server's.
+  await serialAt(b.address, credentials);
+
+  const closing = b.transport.close();
+  const late = connect({ socket: plain, ...tlsOf(credentials) });
+  late.on("error", () => {});
+  const ended = new Promise((resolve) => {
+    late.once("close", resolve);
+  });
+  await closing;
+  await ended;
+  t.pass("both sides are through");
 });
 
 function tlsOf({ rootCertificate, certificate, key }: Credentials) {
